@@ -1,0 +1,1 @@
+"""One Hugging Face model family per file, vision and language halves together."""

@@ -1,0 +1,135 @@
+"""VideoLLM: what every model family offers. Pictures become tokens, tokens become keys and values, words come out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..memory import KVBlock, KVSpec
+from ..stream import Frame, Span
+from .tokens import FrameTokens
+
+if TYPE_CHECKING:
+    from .context import Context
+
+# Shapes: R rows (sessions) packed in one call, T tokens, V vocabulary.
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Made by a family when it loads, read by everybody above.
+
+    name: hub id or folder that it was loaded from.
+    family: its row in FAMILIES.
+    kv: shape of a token's keys and values.
+    frames_per_block: how many frames become one block (2 where the tower joins two frames in time).
+    max_positions: the largest number of positions the language model was trained for.
+    num_parameters: of all of it.
+    """
+
+    name: str
+    family: str
+    kv: KVSpec
+    device: torch.device
+    dtype: torch.dtype
+    frames_per_block: int
+    vocab_size: int
+    max_positions: int
+    num_parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Words to be read, as token ids, with the time they belong to. Made by a family, read by `VideoLLM.read`."""
+
+    ids: tuple[int, ...]
+    span: Span = Span(0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            raise ValueError("a text to read must have at least one token; got none")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One session's share of a packed call: parts to append, in order, to its context.
+
+    parts: texts and frames; a frame is read as its time in text, its visual tokens and what closes it.
+    """
+
+    context: Context
+    parts: tuple[Text | FrameTokens, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("a row must bring at least one part to read; got none")
+
+
+class VideoLLM(ABC):
+    """One model: its vision half, its language half, its words. One family per file.
+
+    Promises, checked for every family: `see` keeps no state, and its tokens equal transformers' own; reading in
+    chunks equals reading at once; rows packed in one call give each what it would get alone; with nothing
+    evicted, greedy decoding equals transformers' `generate` on the same frames and prompt.
+    Not thread-safe: one caller at a time.
+    """
+
+    spec: ModelSpec
+
+    @abstractmethod
+    def see(self, frames: Sequence[Frame]) -> list[FrameTokens]:
+        """Visual tokens of the frames, one FrameTokens for every `frames_per_block` of them, in order.
+
+        A last group that is short is filled by repeating its last frame, as transformers does.
+        """
+
+    @abstractmethod
+    def new_context(self) -> Context:
+        """An empty context of this model: what one session's language half can attend to."""
+
+    @abstractmethod
+    def fill(self, context: Context, blocks: Sequence[KVBlock]) -> None:
+        """Makes `context` hold exactly these blocks, in this order, at positions that follow on one another."""
+
+    @abstractmethod
+    def read(self, rows: Sequence[Row]) -> list[list[KVBlock]]:
+        """Reads the parts of each row, all rows packed in one pass, appending them to the rows' contexts.
+
+        Returns, for each row, a block for each part, keys un-rotated, positions relative to the block.
+        """
+
+    @abstractmethod
+    def step(self, rows: Sequence[Row]) -> Tensor:
+        """Reads like `read`, but returns the logits that follow each row's last token, and makes no blocks.
+
+        Returns: float32 tensor of shape (R, V).
+        """
+
+    @abstractmethod
+    def probe(self, row: Row) -> Tensor:
+        """The row's mean query, un-rotated, per layer and key/value head, to search memory by.
+
+        The context is left as it was. Returns: float32 tensor of shape (layers, kv heads, channels).
+        """
+
+    @abstractmethod
+    def prefix(self) -> Text:
+        """What stands before the first frame: system prompt and the opening of the user's turn."""
+
+    @abstractmethod
+    def question(self, question: str) -> Text:
+        """What stands after the last frame: the question, the end of the user's turn, the opening of the answer."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Token ids to words, special tokens left out."""
+
+    @property
+    @abstractmethod
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end an answer."""

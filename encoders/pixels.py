@@ -1,0 +1,174 @@
+"""Frames to the numbers that a vision tower reads: resized, normalised and cut into patches, in torch, on its device.
+
+The reference is the PIL image processor of the same family. Resizing rounds to whole levels after each axis, as
+Pillow does: on a CPU bilinear and bicubic run in torch's own uint8 kernel (measured against Pillow: at most 1 level
+of 255 off where the picture shrinks and 2 where it grows, on under 1 % of the values of a film frame); Lanczos, and
+everything on a GPU, run as matrix products with Pillow's own coefficients (at most 1 level off, on under 0.1 %).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..stream import Frame
+
+# Shapes: N pictures, 3 colours, H rows, W columns, B blocks, T frames of a block, P patches, C numbers of a patch.
+
+Filter = Literal["bilinear", "bicubic", "lanczos"]
+
+_FIXED_POINT_BITS = 22  # Pillow's precision of 8-bit coefficients: 32 - 8 - 2
+_TILE = 64  # output columns of one matrix product on a CPU: weights are a narrow band, most of a full product is zeros
+
+
+def to_device(frames: Sequence[Frame], device: torch.device) -> Tensor:
+    """The frames' pictures as one uint8 tensor N3HW on `device`; all must have one size."""
+    stacked_NHW3 = np.stack([frame.rgb_HW3 for frame in frames])
+    return torch.from_numpy(stacked_NHW3).to(device, non_blocking=True).permute(0, 3, 1, 2)
+
+
+def resize(rgb_N3HW: Tensor, height: int, width: int, filter: Filter) -> Tensor:
+    """uint8 pictures to uint8 pictures of `height` x `width`, antialiased, as `PIL.Image.resize` does."""
+    if rgb_N3HW.dtype != torch.uint8:
+        raise TypeError(f"resize takes uint8 pictures; got {rgb_N3HW.dtype}")
+    lost_rows, lost_columns = rgb_N3HW.shape[2] - height, rgb_N3HW.shape[3] - width
+    if lost_rows == lost_columns == 0:
+        return rgb_N3HW
+    # Pillow 13's rule. What the first pass rounds and clips differs, so the order is part of the result.
+    rows_first = lost_rows > 0 and lost_rows > 2 * lost_columns
+    if rgb_N3HW.device.type == "cpu" and filter != "lanczos":
+        if rows_first:
+            rgb_N3HW = F.interpolate(rgb_N3HW, size=(height, rgb_N3HW.shape[3]), mode=filter, antialias=True)
+        return F.interpolate(rgb_N3HW, size=(height, width), mode=filter, antialias=True)
+    return resize_by_products(rgb_N3HW, height, width, filter, rows_first=rows_first)
+
+
+def resize_by_products(
+    rgb_N3HW: Tensor, height: int, width: int, filter: Filter, *, rows_first: bool = False
+) -> Tensor:
+    """`resize` as one matrix product an axis: any filter on any device."""
+    tile = _TILE if rgb_N3HW.device.type == "cpu" else max(height, width)
+    levels = rgb_N3HW.to(torch.float32, memory_format=torch.contiguous_format)
+    for axis in (2, 3) if rows_first else (3, 2):
+        size = height if axis == 2 else width
+        if levels.shape[axis] != size:
+            along = levels.transpose(axis, 3).contiguous()
+            levels = _resample_last(along, size, filter, tile).transpose(axis, 3)
+    return levels.to(torch.uint8)
+
+
+def normalize(rgb_N3HW: Tensor, scale: float, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(levels * scale - mean) / std as float32, in one pass over the picture."""
+    device = rgb_N3HW.device
+    factor = torch.tensor([scale / s for s in std], dtype=torch.float32, device=device).view(1, 3, 1, 1)
+    offset = torch.tensor(
+        [-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32, device=device
+    )
+    return torch.addcmul(offset.view(1, 3, 1, 1), rgb_N3HW.to(torch.float32), factor)
+
+
+def patchify(pixels_BT3HW: Tensor, patch: int, merge: int) -> Tensor:
+    """Blocks of T frames to patches BPC in the order of the Qwen towers: `merge` x `merge` neighbours together."""
+    num_blocks, num_frames, colours, height, width = pixels_BT3HW.shape
+    rows, columns = height // (patch * merge), width // (patch * merge)
+    split = pixels_BT3HW.reshape(num_blocks, num_frames, colours, rows, merge, patch, columns, merge, patch)
+    # to (blocks, rows, columns, merge rows, merge columns, colours, frames, patch rows, patch columns)
+    return split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(num_blocks, rows * columns * merge**2, -1)
+
+
+def smart_size(
+    height: int, width: int, *, factor: int, min_pixels: int, max_pixels: int, grow_to_factor: bool = False
+) -> tuple[int, int]:
+    """The size near height x width whose sides divide by `factor` and whose area stays within the bounds.
+
+    The Qwen-VL processors' `smart_resize`; with `grow_to_factor`, the one of Qwen3-VL, which first enlarges a
+    picture that is smaller than one merged patch.
+    """
+    if grow_to_factor and (height < factor or width < factor):
+        grow = max(factor / height, factor / width)
+        height, width = int(height * grow), int(width * grow)
+    if max(height, width) > 200 * min(height, width):
+        raise ValueError(
+            f"a frame must not be more than 200 times as long as wide for this model; got {width}x{height} pixels"
+        )
+    rows, columns = round(height / factor) * factor, round(width / factor) * factor
+    if rows * columns > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        rows = max(factor, math.floor(height / shrink / factor) * factor)
+        columns = max(factor, math.floor(width / shrink / factor) * factor)
+    elif rows * columns < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        rows = math.ceil(height * grow / factor) * factor
+        columns = math.ceil(width * grow / factor) * factor
+    return rows, columns
+
+
+def longest_edge_size(height: int, width: int, longest_edge: int) -> tuple[int, int]:
+    """The size of that aspect whose longer side is `longest_edge` and whose other side is even, as SmolVLM's."""
+    aspect = width / height
+    if width >= height:
+        width, height = longest_edge, int(longest_edge / aspect)
+        height += height % 2
+    else:
+        height, width = longest_edge, int(longest_edge * aspect)
+        width += width % 2
+    return max(height, 1), max(width, 1)
+
+
+def _resample_last(levels: Tensor, size: int, filter: Filter, tile: int) -> Tensor:
+    """Resamples the last axis of float32 levels to `size`, rounded and clipped to whole levels."""
+    flat = levels.reshape(-1, levels.shape[-1])
+    out = torch.empty(flat.shape[0], size, dtype=torch.float32, device=levels.device)
+    for start, first, last, weights in _bands(levels.shape[-1], size, filter, tile, levels.device):
+        torch.mm(flat[:, first:last], weights, out=out[:, start : start + weights.shape[1]])
+    return out.add_(0.5).floor_().clamp_(0, 255).view(*levels.shape[:-1], size)
+
+
+@lru_cache(maxsize=32)
+def _bands(
+    size_in: int, size_out: int, filter: Filter, tile: int, device: torch.device
+) -> tuple[tuple[int, int, int, Tensor], ...]:
+    """The resampling matrix in pieces: (first output, first input, last input, weights of input by output)."""
+    matrix, first, last = _coefficients(size_in, size_out, filter)
+    bands = []
+    for start in range(0, size_out, tile):
+        outputs = slice(start, min(start + tile, size_out))
+        low, high = int(first[outputs].min()), int(last[outputs].max())
+        weights = torch.from_numpy(np.ascontiguousarray(matrix[outputs, low:high].T)).to(device)
+        bands.append((start, low, high, weights))
+    return tuple(bands)
+
+
+def _coefficients(size_in: int, size_out: int, filter: Filter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pillow's coefficients (`precompute_coeffs` of its Resample.c) as a float32 matrix of outputs by inputs."""
+    scale = size_in / size_out
+    stretch = max(scale, 1.0)
+    support = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}[filter] * stretch
+    center = (np.arange(size_out) + 0.5) * scale
+    first = np.maximum((center - support + 0.5).astype(np.int64), 0)
+    last = np.minimum((center + support + 0.5).astype(np.int64), size_in)
+    inputs = np.arange(size_in)
+    inside = (inputs >= first[:, None]) & (inputs < last[:, None])
+    weights = np.where(inside, _kernel((inputs - center[:, None] + 0.5) / stretch, filter), 0.0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    one = float(1 << _FIXED_POINT_BITS)
+    fixed = np.trunc(weights * one + np.copysign(0.5, weights)) / one
+    return fixed.astype(np.float32), first, last
+
+
+def _kernel(x: np.ndarray, filter: Filter) -> np.ndarray:
+    x = np.abs(x)
+    if filter == "bilinear":
+        return np.maximum(1.0 - x, 0.0)
+    if filter == "lanczos":
+        return np.where(x < 3.0, np.sinc(x) * np.sinc(x / 3.0), 0.0)
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))

@@ -1,0 +1,238 @@
+"""The command line: `millpond narrate | ask | summarize | demo | models | sources | bench`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..stream import SOURCES, Frame, Source, SourceLost, open_source
+from ..stream.sampling import RateSampler
+from .answer import Answer, Narration
+from .config import EngineConfig
+from .output import Printer, answer_record, narration_record
+from .session import Question
+from .watch import Progress, read_questions, watch
+
+app = typer.Typer(
+    help="Watches video streams, narrates them and answers questions about them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(metavar="SOURCE", help="a file, a folder of pictures, rtsp://..., /dev/video0, synthetic://shapes"),
+]
+Model = Annotated[str | None, typer.Option(help="built-in name, hub id or local folder  [default: millpond/mini]")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N  [default: auto]")]
+Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16  [default: auto]")]
+Fps = Annotated[float | None, typer.Option(help="frames to look at, a second of the source  [default: 1]")]
+Config = Annotated[Path | None, typer.Option(help="TOML file with settings of EngineConfig; options go before it")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON object a line, for programs")]
+For = Annotated[float | None, typer.Option("--for", help="stop after so many seconds of the stream")]
+
+
+def main() -> None:
+    """Runs the command line. Exit status: 0 done, 2 bad input, 1 our fault (with a traceback)."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except (ValueError, SourceLost) as error:
+        print(f"millpond: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; leave without Python's own complaint at exit.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+@app.command()
+def narrate(
+    source: SourceArgument,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    fps: Fps = None,
+    config: Config = None,
+    as_json: Json = False,
+    for_s: For = None,
+) -> None:
+    """Tells what happens in SOURCE, as it happens."""
+    settings = _settings(model, device, dtype, fps, config)
+    with _opened(source, settings, as_json, for_s, "narrating") as (session, frames, printer):
+        for event in watch(session, frames, narrate=True):
+            _show(printer, event)
+
+
+@app.command()
+def ask(
+    source: SourceArgument,
+    question: Annotated[list[str] | None, typer.Argument(metavar="QUESTION...", help="one or more")] = None,
+    at: Annotated[float | None, typer.Option(help="ask when so many seconds have been seen  [default: the end]")] = None,
+    since: Annotated[float | None, typer.Option(help="ask about what was shown from this second on")] = None,
+    until: Annotated[float | None, typer.Option(help="ask about what was shown up to this second")] = None,
+    questions: Annotated[Path | None, typer.Option(help="JSON lines: question, at_s, since_s, until_s")] = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    fps: Fps = None,
+    config: Config = None,
+    as_json: Json = False,
+    for_s: For = None,
+) -> None:
+    """Answers questions about SOURCE, all of them in one pass over it."""
+    asked = [Question(text, at_s=at, since_s=since, until_s=until) for text in question or []]
+    if questions is not None:
+        asked += read_questions(questions)
+    if not asked:
+        raise ValueError("there is no question; give one in quotes after the source, or --questions FILE")
+    settings = _settings(model, device, dtype, fps, config)
+    with _opened(source, settings, as_json, for_s, "watching") as (session, frames, printer):
+        last_s = max((q.at_s for q in asked if q.at_s is not None), default=0.0)
+        if all(q.at_s is not None for q in asked):
+            frames = takewhile(lambda frame: frame.pts_s <= last_s, frames)
+        for event in watch(session, frames, questions=asked):
+            _show(printer, event)
+
+
+@app.command()
+def summarize(
+    source: Annotated[str, typer.Argument(metavar="FILE", help="a recording, or any other source that ends")],
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    fps: Fps = None,
+    config: Config = None,
+    as_json: Json = False,
+    for_s: For = None,
+) -> None:
+    """Watches FILE to its end and tells it as a whole, with the narrations that this rests on."""
+    from .summary import summarize as run
+
+    settings = _settings(model, device, dtype, fps, config)
+    with _opened(source, settings, as_json, for_s, "summarizing") as (session, frames, printer):
+        summary = run(session, frames, on_progress=printer.progress)
+        if not as_json:
+            for narration in summary.narrations:
+                printer.narration(narration)
+        record = {
+            "start_s": summary.span.start_s,
+            "end_s": summary.span.end_s,
+            **answer_record(summary.answer),
+            "narrations": [narration_record(n) for n in summary.narrations],
+        }
+        printer.result(record, f"Summary: {summary.text}")
+
+
+@app.command()
+def demo(as_json: Json = False) -> None:
+    """Plays a short clip that ships with Millpond: narrates it, then answers three questions about it."""
+    clip = Path(__file__).parent / "demo.mp4"
+    if not as_json:
+        print("A clip of coloured shapes, narrated by the built-in model as it plays:", flush=True)
+    asked = [Question(q) for q in ("What appeared first?", "How many objects have appeared?", "What appeared last?")]
+    settings = EngineConfig()
+    with _opened(str(clip), settings, as_json, None, "playing") as (session, frames, printer):
+        for event in watch(session, frames, narrate=True, questions=asked):
+            _show(printer, event)
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """Lists the built-in model and the architectures that --model can load."""
+    from ..encoders.load import BUILT_IN, FAMILIES
+
+    printer = Printer(as_json=as_json, duration_s=None, label="")
+    for name in BUILT_IN:
+        printer.result({"name": name, "kind": "built-in"}, f"{name:24} built in; knows coloured shapes, nothing else")
+    for name in sorted(FAMILIES):
+        about = _first_sentence(FAMILIES[name])
+        printer.result({"name": name, "kind": "architecture", "about": about}, f"{name:24} {about}")
+
+
+@app.command()
+def sources(as_json: Json = False) -> None:
+    """Lists what SOURCE can be."""
+    printer = Printer(as_json=as_json, duration_s=None, label="")
+    for name in SOURCES:
+        about = _first_sentence(SOURCES[name])
+        printer.result({"name": name, "about": about}, f"{name:12} {about}")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    show_version: Annotated[bool, typer.Option("--version", help="print the version and leave", is_eager=True)] = False,
+) -> None:
+    if show_version:
+        print(version("millpond"))
+        raise typer.Exit
+
+
+def _first_sentence(thing: type) -> str:
+    return " ".join((thing.__doc__ or "").split("\n\n")[0].split())
+
+
+def _settings(
+    model: str | None, device: str | None, dtype: str | None, fps: float | None, config: Path | None
+) -> EngineConfig:
+    """The config file's settings, or the defaults, with what was given on the command line before them."""
+    base = EngineConfig.from_toml(config) if config is not None else EngineConfig()
+    given = {"model": model, "device": device, "dtype": dtype, "fps": fps}
+    return replace(base, **{name: value for name, value in given.items() if value is not None})
+
+
+@contextmanager
+def _opened(
+    uri: str, settings: EngineConfig, as_json: bool, for_s: float | None, label: str
+) -> Iterator[tuple]:  # of Session, frames and Printer
+    """Opens the source first, because that fails fastest, then the model; Ctrl-C ends the stream, not the program."""
+    if for_s is not None and not for_s > 0:
+        raise ValueError(f"--for takes a number of seconds above 0; got {for_s}")
+    with open_source(uri) as source:
+        from transformers.utils import logging as transformers_logging
+
+        from .engine import Engine
+
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        with Engine(settings) as engine:
+            duration_s = for_s or source.duration_s
+            with Printer(as_json=as_json, duration_s=duration_s, label=label) as printer:
+                yield engine.session(source.stream_id), _frames(source, settings.fps, for_s), printer
+
+
+def _frames(source: Source, fps: float, for_s: float | None) -> Iterator[Frame]:
+    """The frames that are due. A live source that is interrupted or lost has ended; what was seen is kept."""
+    first_s: float | None = None
+    try:
+        for frame in source.sampled(RateSampler(fps)):
+            first_s = frame.pts_s if first_s is None else first_s
+            if for_s is not None and frame.pts_s - first_s > for_s:
+                return
+            yield frame
+    except KeyboardInterrupt:
+        print("millpond: interrupted; the stream ends here", file=sys.stderr)
+    except SourceLost as error:
+        if first_s is None:
+            raise
+        print(f"millpond: {error}", file=sys.stderr)
+
+
+def _show(printer: Printer, event: Progress | Narration | Answer) -> None:
+    if isinstance(event, Progress):
+        printer.progress(event.pts_s)
+    elif isinstance(event, Narration):
+        printer.narration(event)
+    else:
+        printer.answer(event)

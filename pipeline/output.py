@@ -1,0 +1,104 @@
+"""What the command line prints: results to stdout, for people or for programs; progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any, Self
+
+from .answer import Answer, Narration
+
+
+def answer_record(answer: Answer) -> dict[str, Any]:
+    """An answer as `ask --json` prints it."""
+    return {
+        "question": answer.question,
+        "text": answer.text,
+        "asked_at_s": round(answer.asked_at_s, 6),
+        "seen_until_s": round(answer.seen_until_s, 6),
+        "used": [[round(s.start_s, 6), round(s.end_s, 6)] for s in answer.used],
+        "timing": asdict(answer.timing),
+        "tokens": answer.num_tokens,
+    }
+
+
+def narration_record(narration: Narration) -> dict[str, Any]:
+    """A narration as `narrate --json` prints it: what an answer has, and its own stretch of time."""
+    times = {"start_s": round(narration.span.start_s, 6), "end_s": round(narration.span.end_s, 6)}
+    return {**times, **answer_record(narration.answer)}
+
+
+def clock(time_s: float) -> str:
+    """Stream time for people: 75.5 -> "1:15.5", 3675 -> "1:01:15.0"."""
+    tenths = round(max(0.0, time_s) * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    seconds = f"{tenths // 10:02d}.{tenths % 10}"
+    return f"{hours}:{minutes:02d}:{seconds}" if hours else f"{minutes}:{seconds}"
+
+
+class Printer:
+    """Prints results as they come, and a progress bar on stderr where that is a terminal.
+
+    The bar is taken off for each result, so that results read the same whether or not both go to one terminal.
+    """
+
+    def __init__(self, *, as_json: bool, duration_s: float | None, label: str) -> None:
+        self._as_json = as_json
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[at]}"),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._task = self._bar.add_task(label, total=duration_s, at="")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def progress(self, pts_s: float) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=pts_s, at=clock(pts_s))
+
+    def narration(self, narration: Narration) -> None:
+        record = narration_record(narration)
+        span = narration.span
+        self.result(record, f"[{clock(span.start_s)} - {clock(span.end_s)}] {narration.text}")
+
+    def answer(self, answer: Answer) -> None:
+        used = ", ".join(f"{clock(s.start_s)} - {clock(s.end_s)}" for s in answer.used)
+        self.result(
+            answer_record(answer),
+            f"[{clock(answer.asked_at_s)}] {answer.question}\n"
+            f"    {answer.text or '(no answer)'}\n"
+            f"    seen until {clock(answer.seen_until_s)}, read {used}; "
+            f"{answer.num_tokens} tokens in {answer.timing.total_s:.2f} s",
+        )
+
+    def result(self, record: dict[str, Any], text: str) -> None:
+        """One result, in whichever form was asked for."""
+        if self._bar is not None:
+            self._bar.stop()
+        print(json.dumps(record, ensure_ascii=False) if self._as_json else text, flush=True)
+        if self._bar is not None:
+            self._bar.start()

@@ -1,0 +1,57 @@
+"""The questions that Millpond itself asks a model: what is new, and what happened in all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..stream.truth import NOTHING, time_words
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Made by `prompts_for` or a user, read by sessions and the summariser.
+
+    first: for the first narration of a stream; news: for later ones, with {since} in seconds.
+    silent: answers, in lower case and without a full stop, that say that nothing is worth saying.
+    summary: of all that is in sight; recount: of a whole video, with {log}, its narrations.
+    """
+
+    first: str
+    news: str
+    summary: str
+    recount: str | None
+    silent: tuple[str, ...] = (NOTHING, "nothing new", "nothing is new", "nothing has changed", "no", "none", "")
+
+    def __post_init__(self) -> None:
+        if "{since}" not in self.news:
+            raise ValueError(f"the prompt for news must have a place for {{since}}; got {self.news!r}")
+
+    def question(self, since_s: float | None) -> str:
+        return self.first if since_s is None else self.news.format(since=time_words(since_s))
+
+    def is_silent(self, text: str) -> bool:
+        return text.strip().rstrip(".!").lower() in self.silent
+
+
+PROMPTS = Prompts(
+    first="Describe in one sentence what this video shows.",
+    news=(
+        "In one sentence, what is new in the video since {since} seconds? "
+        "If nothing has changed, answer with the one word: nothing."
+    ),
+    summary="Summarize the video in a few sentences.",
+    recount=(
+        "These are notes on the whole video, with times in seconds:\n{log}\n"
+        "Summarize the whole video in a few sentences."
+    ),
+)
+
+# The built-in model knows these questions, and no others.
+MINI_PROMPTS = Prompts(
+    first="What appeared?", news="What is new since {since} s?", summary="Summarize the video.", recount=None
+)
+
+
+def prompts_for(model_name: str) -> Prompts:
+    """The prompts that suit a model."""
+    return MINI_PROMPTS if model_name == "millpond/mini" else PROMPTS

@@ -1,0 +1,239 @@
+"""Session: one stream's clock, memory and context. Frames go in, answers and narrations come out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..encoders import Row, Text
+from ..encoders.context import Context
+from ..memory import KVBlock, Memory
+from ..stream import GATES, Frame, Span
+from .answer import Answer, Narration, Timing, join_spans
+from .generate import Generated
+from .narrator import Narrator
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, the moment it is asked at, and the stretch of stream time it is about; None leaves that side open.
+
+    at_s: stream time of asking, not before the newest frame; None: the newest frame's.
+    """
+
+    text: str
+    at_s: float | None = None
+    since_s: float | None = None
+    until_s: float | None = None
+    max_new_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise ValueError(f"a question needs words; got {self.text!r}")
+        if self.since_s is not None and self.until_s is not None and self.until_s < self.since_s:
+            raise ValueError(
+                f"a question about a span needs since_s <= until_s; got {self.since_s} and {self.until_s}"
+            )
+
+    @property
+    def span(self) -> Span | None:
+        if self.since_s is None and self.until_s is None:
+            return None
+        return Span(self.since_s if self.since_s is not None else 0.0, _end(self.until_s))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A question on its way: where to decode it, and how its answer is put together."""
+
+    context: Context
+    text: Text
+    finish: Callable[[Generated], Answer]
+
+
+class Session:
+    """One stream. Made by `Engine.session`; `push` frames in order of time, `ask` and `narrate` at any moment.
+
+        pushed frames -> gate -> [pending] -> see, read -> [context]   what the model attends to
+                                                      \\-> [memory]    sinks, recent window, older blocks
+
+    `ask` sees every frame pushed before it. The context holds sinks and recent blocks, and is filled anew from
+    memory when a block has left the recent window. Not thread-safe: owned by the engine's thread.
+    """
+
+    def __init__(self, engine: Engine, stream_id: str) -> None:
+        self._engine = engine
+        self.stream_id = stream_id
+        assert engine.config.memory is not None and engine.config.prompts is not None
+        self.memory = Memory(engine.config.memory)
+        self.prompts = engine.config.prompts
+        self._gate = GATES[engine.config.gate]().start()
+        self._narrator = Narrator(engine.config.narration)
+        self._context = engine.model.new_context()
+        (blocks,) = engine.model.read([Row(self._context, (engine.model.prefix(),))])
+        self.memory.add_sink(blocks[0])
+        self._is_stale = False
+        self._pending: list[Frame] = []
+        self._last_pts_s: float | None = None
+        self._first_pts_s: float | None = None
+        self.num_frames = 0
+        self.num_dropped = 0
+
+    @property
+    def pending(self) -> Sequence[Frame]:
+        """Frames that were pushed and are not read yet."""
+        return tuple(self._pending)
+
+    @property
+    def seen_until_s(self) -> float | None:
+        """Time of the newest frame that was pushed; None before the first."""
+        return self._last_pts_s
+
+    @property
+    def seen_from_s(self) -> float | None:
+        """Time of the first frame that was pushed; None before it."""
+        return self._first_pts_s
+
+    @property
+    def num_bytes(self) -> int:
+        """What the session holds: memory, and the context that the model attends to."""
+        return self.memory.num_bytes + self._context.num_bytes
+
+    def push(self, frame: Frame) -> None:
+        """Takes the next frame. Reading is put off until a chunk is full or something is asked."""
+        if self._last_pts_s is not None and frame.pts_s < self._last_pts_s:
+            raise ValueError(
+                f"frames must come in order of time; got {frame!r} after one at {self._last_pts_s:.3f} s; "
+                "sort them, or start another session"
+            )
+        self._last_pts_s = frame.pts_s
+        if self._first_pts_s is None:
+            self._first_pts_s = frame.pts_s
+        self.num_frames += 1
+        self._narrator.see(frame)
+        if not self._gate.judge(frame).keep:
+            self.num_dropped += 1
+            return
+        self._pending.append(frame)
+        if len(self._pending) >= self._engine.config.chunk_frames * self._engine.model.spec.frames_per_block:
+            self._engine.read_pending([self])
+
+    def ask(
+        self,
+        question: str,
+        *,
+        since_s: float | None = None,
+        until_s: float | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Answers from what was pushed so far, or from the stretch of time that since_s and until_s bound.
+
+        on_text: called with the text so far, as it grows.
+        Raises ValueError where no frame was pushed yet, or none of that stretch is remembered.
+        """
+        return self.ask_question(Question(question, since_s=since_s, until_s=until_s), on_text=on_text)
+
+    def ask_question(self, question: Question, *, on_text: Callable[[str], None] | None = None) -> Answer:
+        """`ask`, for a question that is made already."""
+        relay = None if on_text is None else (lambda _session, text: on_text(text))
+        return self._engine.ask([(self, question)], on_text=relay)[0]
+
+    def narrate(self, *, force: bool = False) -> Narration | None:
+        """Says what is new, if enough changed or enough time passed since it last did; None when there is nothing.
+
+        force: say it now, whatever has passed.
+        """
+        if self._last_pts_s is None or not (force or self._narrator.is_due(self._last_pts_s)):
+            return None
+        since_s = self._narrator.since_s
+        start_s = since_s if since_s is not None else self._first_pts_s
+        assert start_s is not None
+        if since_s == self._last_pts_s:
+            return None
+        question = Question(
+            self.prompts.question(since_s), max_new_tokens=self._engine.config.narration.max_new_tokens
+        )
+        answer = self.ask_question(question)
+        self._narrator.said(self._last_pts_s)
+        if self.prompts.is_silent(answer.text):
+            return None
+        return Narration(answer.text, Span(start_s, self._last_pts_s), answer)
+
+    def close(self) -> None:
+        """Ends the session and lets its memory go. Idempotent."""
+        self._pending.clear()
+        self.memory.forget()
+        self._context.clear()
+        self._engine.forget(self)
+
+    # What the engine calls.
+
+    def context(self) -> Context:
+        """The session's context, holding its sinks and recent blocks."""
+        if self._is_stale:
+            self._engine.model.fill(self._context, self.memory.context())
+            self._is_stale = False
+        return self._context
+
+    def take(self, blocks: Sequence[KVBlock]) -> None:
+        """The pending frames were read into the context, and these are their blocks."""
+        self._pending.clear()
+        for block in blocks:
+            if self.memory.append(block).left_recent:
+                self._is_stale = True
+
+    def prepare(self, question: Question) -> Asked:
+        """Recalls what the question needs, and gives the context to answer it in."""
+        started_s = time.perf_counter()
+        model, span = self._engine.model, question.span
+        if self._last_pts_s is None:
+            raise ValueError(f"nothing was seen of stream {self.stream_id!r} yet; push a frame before asking")
+        text = model.question(question.text)
+        context = self.context()
+        shown = [block.span for block in self.memory.recent]
+        if span is not None or self.memory.older:
+            query = model.probe(Row(context, (text,))) if self.memory.older else None
+            recall = self.memory.recall(query, span=span)
+            if span is not None or recall.blocks:
+                blocks = self.memory.context(recall, span=span)
+                shown = [block.span for block in blocks if block.kind == "frame"]
+                if not shown:
+                    raise ValueError(self._nothing_there(span))
+                context = model.new_context()
+                model.fill(context, blocks)
+        last_pts_s = self._last_pts_s
+
+        def finish(generated: Generated) -> Answer:
+            return Answer(
+                question=question.text,
+                text=generated.text,
+                asked_at_s=max(last_pts_s, question.at_s or last_pts_s),
+                seen_until_s=last_pts_s,
+                used=join_spans(shown, gap_s=1.5 / self._engine.config.fps),
+                timing=Timing(generated.first_token_s - started_s, generated.done_s - started_s),
+                num_tokens=len(generated.ids),
+            )
+
+        return Asked(context, text, finish)
+
+    def _nothing_there(self, span: Span | None) -> str:
+        first_s, last_s = self._first_pts_s, self._last_pts_s
+        wanted = "at any time" if span is None else f"between {span.start_s:.1f} s and {span.end_s:.1f} s"
+        return (
+            f"no frame {wanted} is remembered of stream {self.stream_id!r}, which was seen from {first_s:.1f} s to "
+            f"{last_s:.1f} s; ask about a later span, or raise the memory's budget_bytes"
+        )
+
+    def __repr__(self) -> str:
+        until = "nothing yet" if self._last_pts_s is None else f"until {self._last_pts_s:.1f} s"
+        return f"Session({self.stream_id!r}, seen {until}, {self.num_bytes} bytes)"
+
+
+def _end(until_s: float | None) -> float:
+    # Spans are finite; no stream is older than this.
+    return 1e12 if until_s is None else until_s

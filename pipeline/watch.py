@@ -1,0 +1,96 @@
+"""One pass over a source: frames go to a session, questions are asked when their moment comes, narrations come out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..stream import Frame
+from .answer import Answer, Narration
+from .session import Question, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Made by `watch` for every frame that was pushed; read by progress bars."""
+
+    pts_s: float
+
+
+def watch(
+    session: Session,
+    frames: Iterable[Frame],
+    *,
+    questions: Iterable[Question] = (),
+    narrate: bool = False,
+    on_text: Callable[[str], None] | None = None,
+) -> Iterator[Progress | Narration | Answer]:
+    """Pushes the frames and yields what comes of it, in order of stream time.
+
+    A question is asked when its `at_s` has passed, and sees the frames up to then and no later one; one about a span
+    that has an end, and no `at_s`, when that end has passed; all others after the last frame.
+    """
+    waiting = sorted(questions, key=_due_s)
+    for frame in frames:
+        while waiting and _due_s(waiting[0]) < frame.pts_s and session.seen_until_s is not None:
+            yield _ask(session, waiting.pop(0), on_text)
+        session.push(frame)
+        yield Progress(frame.pts_s)
+        if narrate:
+            narration = session.narrate()
+            if narration is not None:
+                yield narration
+    if session.seen_until_s is None:
+        raise ValueError(f"the stream {session.stream_id!r} ended without a single frame; there is nothing to tell")
+    if narrate:
+        narration = session.narrate(force=True)
+        if narration is not None:
+            yield narration
+    for question in waiting:
+        yield _ask(session, question, on_text)
+
+
+def read_questions(path: str | Path) -> list[Question]:
+    """Questions from a file of JSON lines: `question`, and optionally `at_s`, `since_s`, `until_s`.
+
+    Raises ValueError that names the line for whatever is not that.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the questions file {str(path)!r} cannot be read: {error}; give a file of JSON lines") from error
+    questions = [_read_question(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
+    if not questions:
+        raise ValueError(f"the questions file {str(path)!r} holds no question; write one JSON object a line")
+    return questions
+
+
+def _read_question(line: str, where: str) -> Question:
+    try:
+        given = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is not JSON ({error}); write one object a line") from error
+    if not isinstance(given, dict) or not isinstance(given.get("question"), str):
+        raise ValueError(f'{where} must be an object with a "question" in words; got {line[:80]}')
+    times: dict[str, float | None] = {}
+    for key, value in given.items():
+        if key == "question":
+            continue
+        if key not in ("at_s", "since_s", "until_s"):
+            raise ValueError(f"{where} has an unknown key {key!r}; there are: question, at_s, since_s, until_s")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{where}: {key} must be a number of seconds; got {value!r}")
+        times[key] = value
+    return Question(given["question"], **times)
+
+
+def _due_s(question: Question) -> float:
+    if question.at_s is not None:
+        return question.at_s
+    return question.until_s if question.until_s is not None else float("inf")
+
+
+def _ask(session: Session, question: Question, on_text: Callable[[str], None] | None) -> Answer:
+    return session.ask_question(question, on_text=on_text)

@@ -1,0 +1,70 @@
+"""StreamClock: the times of one stream, made never to run backwards, and turned into seconds once."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import NamedTuple
+
+
+class Placed(NamedTuple):
+    """A frame's place in time. `is_own` says that the time is the stream's own, not one that the clock had to
+    make up."""
+
+    pts_s: float
+    is_own: bool
+
+
+class StreamClock:
+    """Places the frames of one stream, given in the order of display; not thread-safe, one per stream.
+
+    time_base: seconds per tick.
+    origin_ticks: the tick that is 0 s; that of the first frame if None, or if the first frame is earlier.
+    step_ticks: the usual distance of two frames, for a frame that brings neither time nor duration.
+    """
+
+    # A step back by more than this is a clock that started again (a joined recording, a counter that wrapped:
+    # 33 bits of 90 kHz last 26.5 h), by less it is jitter.
+    RESTART_S = 1.0
+
+    def __init__(self, time_base: Fraction, origin_ticks: int | None, step_ticks: int) -> None:
+        self.time_base = time_base
+        self._origin = origin_ticks
+        self._step = max(1, step_ticks)
+        self._last: int | None = None
+        self._last_step = self._step
+        self._shift = 0
+
+    def place(self, ticks: int | None, duration_ticks: int | None = None) -> Placed:
+        """The time of the next frame. A missing time follows the frame before; a repeated or earlier one
+        becomes that of the frame before; after a restart the stream goes on one step later, on the new
+        clock."""
+        if ticks is None:
+            value = (self._origin or 0) if self._last is None else self._last + self._last_step
+            is_own = False
+        else:
+            value = ticks + self._shift
+            is_own = self._last is None or value > self._last
+            if self._last is not None and value < self._last:
+                if (self._last - value) * self.time_base > self.RESTART_S:
+                    self._shift += self._last + self._last_step - value
+                    value = self._last + self._last_step
+                else:
+                    value = self._last
+        if self._origin is None or (self._last is None and value < self._origin):
+            self._origin = value
+        self._last = value
+        self._last_step = duration_ticks if duration_ticks and duration_ticks > 0 else self._step
+        return Placed(self.seconds(value), is_own)
+
+    def start_no_later_than(self, ticks: int) -> None:
+        """Sets the origin as the first frame would, for a reading that begins in the middle."""
+        if self._origin is None or ticks < self._origin:
+            self._origin = ticks
+
+    def seconds(self, ticks: int) -> float:
+        """Seconds since the origin; integers until the one division."""
+        return (ticks - (self._origin or 0)) * self.time_base.numerator / self.time_base.denominator
+
+    def ticks(self, pts_s: float) -> int:
+        """The last tick at or before a time; the 32nd of a tick forgives the rounding of `seconds`."""
+        return (self._origin or 0) + int((Fraction(pts_s) / self.time_base + Fraction(1, 32)) // 1)
