@@ -1,12 +1,13 @@
 """The one attention function: packed rows, keys kept before rotation, each row over its own context.
 
-Registered with transformers' attention interface as "millpond"; no model class is patched or copied. A model that
-uses it is called with one packed row [1, T, D] and a `PackedCall` as the keyword argument `millpond`. Two ways in:
+Registered with transformers' attention interface as "millpond"; no model class is patched or copied. A model
+that uses it is called with one packed row [1, T, D] and a `PackedCall` as the keyword argument `millpond`.
+There are two ways in:
 
-* Blocks or queries are wanted: the model is called with all position ids zero. Rotation by zero is the identity, so
-  queries and keys arrive un-rotated (times the rotary module's own scale, which is divided out), are kept, and are
-  rotated here, by the model's own rotary module, to the positions they stand at.
-* Only logits are wanted: the model is called with true position ids and rotates itself, which costs nothing extra.
+* Blocks or queries are wanted: the model is called with all position ids zero. Rotation by zero is the
+  identity, so queries and keys arrive un-rotated (times the rotary module's own scale, which is divided out),
+  are kept, and are rotated here, by the model's own rotary module, to the positions they stand at.
+* Only logits are wanted: the model is called with true position ids and rotates itself, at no cost.
 
 No mask function is registered with it, for which transformers makes no mask: causality is kept here.
 """
@@ -25,8 +26,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from ..memory import KVSpec
 from .context import Context, rotate
 
-# Shapes: L layers, K key/value heads, H query heads, G query heads per key/value head, T tokens of the packed row,
-# Q queries of one row or tile, S tokens that they attend to, D channels per head.
+# Shapes: L layers, K key/value heads, H query heads, G query heads per key/value head, T tokens of the packed
+# row, Q queries of one row or tile, S tokens that they attend to, C capacity, D channels per head.
 
 NAME = "millpond"
 # Queries of one tile: what a mask costs is this times the context's length, however long a read is.
@@ -69,7 +70,9 @@ class Rotation(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class PackedCall:
-    """Made for one forward pass, read and written by the attention function in each layer; makes room in contexts.
+    """Made for one forward pass, read and written by the attention function in each layer.
+
+    Making one makes room in the contexts.
 
     rotation: None where the model itself rotates.
     keep: what to keep un-rotated: "keys" (and values), "queries" (their means), or "nothing".
@@ -90,10 +93,12 @@ class PackedCall:
             raise ValueError("a packed call needs at least one row; got none")
         if len({id(share.context) for share in self.shares}) < len(self.shares):
             raise ValueError(
-                "one context stands in two rows of one call; put the parts of a session into one row, in order"
+                "one context stands in two rows of one call; put a session's parts into one row, in order"
             )
         if self.keep != "nothing" and self.rotation is None:
-            raise ValueError(f"keeping {self.keep} needs a rotation: the model must be called with zero positions")
+            raise ValueError(
+                f"keeping {self.keep} needs a rotation: the model must be called with zero positions"
+            )
         spec, device = self.spec, self.shares[0].context.device
         if self.keep == "keys":
             shape = (spec.num_layers, spec.num_kv_heads, self.shares[-1].stop, spec.head_dim)
@@ -117,7 +122,7 @@ class PackedCall:
         return self.query_LKD
 
     def mask(self, num_queries: int, num_seen: int, num_repeats: int, like: Tensor) -> Tensor:
-        """Lower-right causal mask to add, made once for all layers, its rows repeated for each group of heads."""
+        """Lower-right causal mask to add, made once for all layers, repeated for each head of a group."""
         key = (num_queries, num_seen, num_repeats)
         if key not in self._masks:
             stride = -(-num_seen // _MASK_ALIGN) * _MASK_ALIGN
@@ -165,8 +170,8 @@ def millpond_attention(
     """
     if millpond is None or attention_mask is not None:
         raise ValueError(
-            "a model whose attention is 'millpond' is read through VideoLLM.read and step, which pass it a PackedCall; "
-            "to call it by itself, first set_attn_implementation('sdpa')"
+            "a model whose attention is 'millpond' is read through VideoLLM.read and step, which pass it a "
+            "PackedCall; to call it by itself, first set_attn_implementation('sdpa')"
         )
     layer: int = module.layer_idx  # type: ignore[assignment]
     if millpond.rotation is not None:
@@ -177,7 +182,9 @@ def millpond_attention(
             millpond.k_LKTD[layer] = key[0]
             millpond.v_LKTD[layer] = value[0]
         elif millpond.query_LKD is not None:
-            millpond.query_LKD[layer] = query[0].float().mean(dim=1).unflatten(0, (key.shape[1], -1)).mean(dim=1)
+            millpond.query_LKD[layer] = (
+                query[0].float().mean(dim=1).unflatten(0, (key.shape[1], -1)).mean(dim=1)
+            )
         query, key = rotate(query, cos_TD, sin_TD), rotate(key, cos_TD, sin_TD)
     outs = []
     for (context, start, stop), room in zip(millpond.shares, millpond.rooms, strict=True):
@@ -213,7 +220,9 @@ def _attend(
     for stop in range(num_queries % _TILE_TOKENS or _TILE_TOKENS, num_queries + 1, _TILE_TOKENS):
         start = max(0, stop - _TILE_TOKENS)
         seen = past + stop
-        outs.append(_attend_masked(q_1HQD[:, :, start:stop], k_1KSD[:, :, :seen], v_1KSD[:, :, :seen], scaling, call))
+        outs.append(
+            _attend_masked(q_1HQD[:, :, start:stop], k_1KSD[:, :, :seen], v_1KSD[:, :, :seen], scaling, call)
+        )
     return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
 
 
@@ -224,7 +233,7 @@ def _attend_masked(
     num_heads, num_queries, num_channels = q_1HQD.shape[1:]
     num_kv_heads, num_seen = k_1KSD.shape[1:3]
     group = num_heads // num_kv_heads
-    # CUDA's kernels take a mask only with as many keys as queries' heads, or with the heads folded into the queries.
+    # CUDA's kernels take a mask only with as many key heads as query heads, which folding brings about.
     if q_1HQD.is_cuda or group * num_queries * num_seen <= _FOLD_ELEMENTS:
         mask = call.mask(num_queries, num_seen, group, q_1HQD)
         q_1KQD = q_1HQD.reshape(1, num_kv_heads, group * num_queries, num_channels)
@@ -248,15 +257,16 @@ def refuse_unsupported(config: Any) -> None:
     other = sorted(set(layer_types) - {"full_attention"})
     if other or (not layer_types and getattr(config, "use_sliding_window", False)):
         raise ValueError(
-            f"the text model has layers of {', '.join(other) or 'sliding_attention'}, and only full attention is "
-            "supported; take a checkpoint with use_sliding_window off"
+            f"the text model has layers of {', '.join(other) or 'sliding_attention'}, and only full "
+            "attention is supported; take a checkpoint with use_sliding_window off"
         )
     rope = getattr(config, "rope_parameters", None) or {}
     rope_type = rope.get("rope_type", "default")
     if rope_type in _LENGTH_DEPENDENT_ROPE:
         raise ValueError(
-            f"the text model's rotary embedding is {rope_type!r}, whose frequencies change with the length seen so "
-            "far; keys kept in memory would not agree. Take a checkpoint with default, linear, llama3 or yarn scaling"
+            f"the text model's rotary embedding is {rope_type!r}, whose frequencies change with the length "
+            "seen so far, and keys kept in memory would not agree; take a checkpoint with default, linear, "
+            "llama3 or yarn scaling"
         )
 
 

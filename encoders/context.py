@@ -32,10 +32,13 @@ def rotate(x: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
 
 
 class Context:
-    """Made by `VideoLLM.new_context`, written by its `fill`, `read` and `step`: keys rotated to their positions, values.
+    """Made by `VideoLLM.new_context`, written by its `fill`, `read` and `step`: rotated keys, and values.
 
-    Only the first `length` tokens count; buffers behind them grow by half, so appending costs a constant each.
+    Only the first `length` tokens count; the buffers grow by half at a time, so appending costs a constant.
     A call that fails leaves the context as it was, because tokens count only once all layers have them.
+
+    k_LKCD: keys, rotated to the positions at which they stand.
+    owner: the model that made it, the only one that can use it.
     """
 
     def __init__(self, spec: KVSpec, device: torch.device, *, owner: object) -> None:
@@ -66,7 +69,7 @@ class Context:
         """Takes back everything that was read after `mark`; what stood before it is untouched."""
         if mark.num_fills != self._num_fills or mark.length > self.length:
             raise ValueError(
-                f"cannot rewind to {mark}: {self!r} was filled anew or rewound further since; take a mark after that"
+                f"cannot rewind to {mark}: {self!r} was filled anew or rewound further since; take a new mark"
             )
         self.length = mark.length
         self.next_position = mark.next_position
@@ -79,6 +82,8 @@ class Context:
 
     def reserve(self, num_tokens: int) -> None:
         """Makes room for `num_tokens` more."""
+        if num_tokens < 0:
+            raise ValueError(f"num_tokens must not be negative; got {num_tokens}")
         wanted = self.length + num_tokens
         if wanted <= self.capacity:
             return
@@ -112,7 +117,9 @@ class Context:
     def commit(self, num_tokens: int, advance: int) -> None:
         """Counts `num_tokens` more, which all layers have written behind the present end."""
         if self.length + num_tokens > self.capacity:
-            raise ValueError(f"{num_tokens} tokens more do not fit {self!r}; call reserve() and write them first")
+            raise ValueError(
+                f"{num_tokens} tokens more do not fit {self!r}; call reserve() and write them first"
+            )
         self.length += num_tokens
         self.next_position += advance
 
@@ -121,11 +128,14 @@ class Context:
         shape = (self.spec.num_layers, self.spec.num_kv_heads, self.capacity, self.spec.head_dim)
         for buffer in (self.k_LKCD, self.v_LKCD):
             if tuple(buffer.shape) != shape or buffer.dtype != self.spec.dtype:
-                raise AssertionError(f"a buffer is {tuple(buffer.shape)} {buffer.dtype}; wanted {shape} {self.spec.dtype}")
+                raise AssertionError(
+                    f"a buffer is {tuple(buffer.shape)} {buffer.dtype}; wanted {shape} {self.spec.dtype}"
+                )
         if not 0 <= self.length <= self.capacity:
             raise AssertionError(f"{self.length} tokens in buffers for {self.capacity}")
-        if self.num_bytes != self.capacity * self.spec.bytes_per_token:
-            raise AssertionError(f"{self.num_bytes} bytes held; {self.capacity * self.spec.bytes_per_token} accounted for")
+        accounted_bytes = self.capacity * self.spec.bytes_per_token
+        if self.num_bytes != accounted_bytes:
+            raise AssertionError(f"{self.num_bytes} bytes held; {accounted_bytes} accounted for")
         if not (0 <= self.next_position and (self.length > 0 or self.next_position == 0)):
             raise AssertionError(f"next position {self.next_position} after {self.length} tokens")
 
@@ -135,7 +145,9 @@ class Context:
     def _allocate(self, capacity: int) -> Tensor:
         spec = self.spec
         return torch.empty(
-            (spec.num_layers, spec.num_kv_heads, capacity, spec.head_dim), dtype=spec.dtype, device=self.device
+            (spec.num_layers, spec.num_kv_heads, capacity, spec.head_dim),
+            dtype=spec.dtype,
+            device=self.device,
         )
 
     def _grown(self, old_LKCD: Tensor, capacity: int) -> Tensor:

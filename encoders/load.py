@@ -1,4 +1,4 @@
-"""load_model: a hub id, a folder or a built-in name becomes a VideoLLM of the family that its config names."""
+"""load_model: a hub id, a folder or a built-in name becomes a VideoLLM of the family its config names."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def load_model(
     """Loads a model: `millpond/mini`, a folder with a checkpoint, or a hub id.
 
     device: "auto" takes a GPU where there is one.
-    dtype: "auto" keeps the checkpoint's own on a GPU, and takes float32 on a CPU; else a torch dtype or its name.
+    dtype: a torch dtype or its name; "auto" keeps the checkpoint's own on a GPU and takes float32 on a CPU.
     max_side_px: upper bound on a frame's longer side, for families whose frames keep their own size.
 
-    Raises ValueError, in one sentence, for a name that leads to no checkpoint, for a checkpoint that is incomplete or
-    damaged, and for an architecture that is not supported.
+    Raises ValueError, in one sentence, for a name that leads to no checkpoint, for a checkpoint that is
+    incomplete or damaged, and for an architecture that is not supported.
     """
     name = str(name_or_path)
     if not name.strip():
@@ -55,11 +55,13 @@ def load_model(
     chosen_dtype = _dtype(dtype, chosen_device)
     source = str(BUILT_IN.get(name, name))
     family = FAMILIES[_model_type(name, source)]
+    options = {"device": chosen_device, "dtype": chosen_dtype, "max_side_px": max_side_px}
     try:
-        model = family.load(source, device=chosen_device, dtype=chosen_dtype, max_side_px=max_side_px)  # type: ignore[attr-defined]
+        model: VideoLLM = family.load(source, **options)  # type: ignore[attr-defined]
     except (ImportError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # noqa: BLE001 - whatever a damaged or hostile checkpoint makes the libraries stumble over
+    except Exception as error:
+        # Whatever a damaged or hostile checkpoint makes the libraries below stumble over.
         if isinstance(error, ValueError) and "\n" not in str(error):
             raise
         raise ValueError(f"the checkpoint of {name!r} cannot be loaded: {_one_line(error)}") from error
@@ -73,8 +75,8 @@ def _model_type(name: str, source: str) -> str:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ValueError(
-            f"{name!r} is a {str(model_type)[:80]!r} checkpoint, which is not supported; supported architectures are: "
-            f"{', '.join(sorted(FAMILIES))}"
+            f"{name!r} is a {str(model_type)[:80]!r} checkpoint, which is not supported; supported "
+            f"architectures are: {', '.join(sorted(FAMILIES))}"
         )
     return model_type
 
@@ -131,7 +133,7 @@ def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype | None
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
-        # Half precision without hardware for it is slower than float32, and it is what checkpoints are stored in.
+        # Checkpoints are stored in half precision, which is slower than float32 where no hardware does it.
         return torch.float32 if device.type == "cpu" else None
     if dtype not in _DTYPES:
         raise ValueError(f"dtype must be auto, {', '.join(_DTYPES)}; got {dtype!r}")

@@ -55,8 +55,8 @@ class PixelConfig:
 
         if not given("do_resize", True) or given("do_center_crop", False):
             raise ValueError(
-                "the checkpoint's processor says do_resize=false or do_center_crop=true; only processors that "
-                "resize whole frames are supported"
+                "the checkpoint's processor says do_resize=false or do_center_crop=true; only processors "
+                "that resize whole frames are supported"
             )
         resample = given("resample", 3)
         if isinstance(resample, bool) or not isinstance(resample, int) or resample not in _FILTERS:
@@ -85,7 +85,7 @@ class PixelConfig:
 
 
 def processor_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The numbers that apply to video frames: the video processor's, or the image processor's where it has none."""
+    """The numbers that apply to video frames: the video processor's, or else the image processor's."""
     for kind in ("video", "image"):
         chosen = settings.get(kind) or {}
         if not isinstance(chosen, Mapping):
@@ -101,7 +101,8 @@ def whole(name: str, value: Any) -> int:
     """A whole number of a processor's file, from 1 up."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_SIZE:
         raise ValueError(
-            f"the checkpoint's processor has {name}={str(value)[:40]!r}; wanted a whole number from 1 to {_MAX_SIZE}"
+            f"the checkpoint's processor has {name}={str(value)[:40]!r}; wanted a whole number from "
+            f"1 to {_MAX_SIZE}"
         )
     return value
 

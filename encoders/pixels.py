@@ -1,16 +1,16 @@
-"""Frames to the numbers that a vision tower reads: resized, normalised and cut into patches, in torch, on its device.
+"""Frames to the numbers that a vision tower reads: resized, normalised, cut into patches, on its device.
 
-The reference is the PIL image processor of the same family. Resizing rounds to whole levels after each axis, as
-Pillow does: on a CPU bilinear and bicubic run in torch's own uint8 kernel (measured against Pillow: at most 1 level
-of 255 off where the picture shrinks and 2 where it grows, on under 1 % of the values of a film frame); Lanczos, and
-everything on a GPU, run as matrix products with Pillow's own coefficients (at most 1 level off, on under 0.1 %).
+The reference is the PIL image processor of the same family. Resizing rounds to whole levels after each axis,
+as Pillow does. On a CPU this is torch's own uint8 kernel: at most 1 level of 255 off Pillow 13 where a film
+frame shrinks and 2 where it grows, on under 1 % of its values. On a GPU, and for Lanczos where torch has no
+such kernel yet, it is matrix products with Pillow's own coefficients: at most 2 levels off, on under 0.02 %.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -20,12 +20,12 @@ from torch import Tensor
 
 from ..stream import Frame
 
-# Shapes: N pictures, 3 colours, H rows, W columns, B blocks, T frames of a block, P patches, C numbers of a patch.
+# Shapes: N pictures, 3 colours, H rows, W columns, B blocks, T frames of a block.
 
 Filter = Literal["bilinear", "bicubic", "lanczos"]
 
 _FIXED_POINT_BITS = 22  # Pillow's precision of 8-bit coefficients: 32 - 8 - 2
-_TILE = 64  # output columns of one matrix product on a CPU: weights are a narrow band, most of a full product is zeros
+_TILE = 64  # outputs of one matrix product on a CPU: the weights are a band, and a full one is mostly zeros
 
 
 def to_device(frames: Sequence[Frame], device: torch.device) -> Tensor:
@@ -38,30 +38,31 @@ def resize(rgb_N3HW: Tensor, height: int, width: int, filter: Filter) -> Tensor:
     """uint8 pictures to uint8 pictures of `height` x `width`, antialiased, as `PIL.Image.resize` does."""
     if rgb_N3HW.dtype != torch.uint8:
         raise TypeError(f"resize takes uint8 pictures; got {rgb_N3HW.dtype}")
-    lost_rows, lost_columns = rgb_N3HW.shape[2] - height, rgb_N3HW.shape[3] - width
-    if lost_rows == lost_columns == 0:
+    if tuple(rgb_N3HW.shape[-2:]) == (height, width):
         return rgb_N3HW
-    # Pillow 13's rule. What the first pass rounds and clips differs, so the order is part of the result.
-    rows_first = lost_rows > 0 and lost_rows > 2 * lost_columns
-    if rgb_N3HW.device.type == "cpu" and filter != "lanczos":
-        if rows_first:
+    if rgb_N3HW.device.type == "cpu" and _has_kernel(filter):
+        if _rows_first(rgb_N3HW, height, width):
             rgb_N3HW = F.interpolate(rgb_N3HW, size=(height, rgb_N3HW.shape[3]), mode=filter, antialias=True)
         return F.interpolate(rgb_N3HW, size=(height, width), mode=filter, antialias=True)
-    return resize_by_products(rgb_N3HW, height, width, filter, rows_first=rows_first)
+    return resize_by_products(rgb_N3HW, height, width, filter)
 
 
-def resize_by_products(
-    rgb_N3HW: Tensor, height: int, width: int, filter: Filter, *, rows_first: bool = False
-) -> Tensor:
+def resize_by_products(rgb_N3HW: Tensor, height: int, width: int, filter: Filter) -> Tensor:
     """`resize` as one matrix product an axis: any filter on any device."""
     tile = _TILE if rgb_N3HW.device.type == "cpu" else max(height, width)
     levels = rgb_N3HW.to(torch.float32, memory_format=torch.contiguous_format)
-    for axis in (2, 3) if rows_first else (3, 2):
+    for axis in (2, 3) if _rows_first(rgb_N3HW, height, width) else (3, 2):
         size = height if axis == 2 else width
         if levels.shape[axis] != size:
             along = levels.transpose(axis, 3).contiguous()
             levels = _resample_last(along, size, filter, tile).transpose(axis, 3)
     return levels.to(torch.uint8)
+
+
+def _rows_first(rgb_N3HW: Tensor, height: int, width: int) -> bool:
+    """Pillow 13's order of the two passes: what the first one rounds and clips is part of the result."""
+    lost_rows, lost_columns = rgb_N3HW.shape[2] - height, rgb_N3HW.shape[3] - width
+    return lost_rows > 0 and lost_rows > 2 * lost_columns
 
 
 def normalize(rgb_N3HW: Tensor, scale: float, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -75,7 +76,7 @@ def normalize(rgb_N3HW: Tensor, scale: float, mean: Sequence[float], std: Sequen
 
 
 def patchify(pixels_BT3HW: Tensor, patch: int, merge: int) -> Tensor:
-    """Blocks of T frames to patches BPC in the order of the Qwen towers: `merge` x `merge` neighbours together."""
+    """Blocks of T frames to (blocks, patches, numbers), `merge` x `merge` neighbours together."""
     num_blocks, num_frames, colours, height, width = pixels_BT3HW.shape
     rows, columns = height // (patch * merge), width // (patch * merge)
     split = pixels_BT3HW.reshape(num_blocks, num_frames, colours, rows, merge, patch, columns, merge, patch)
@@ -96,7 +97,8 @@ def smart_size(
         height, width = int(height * grow), int(width * grow)
     if max(height, width) > 200 * min(height, width):
         raise ValueError(
-            f"a frame must not be more than 200 times as long as wide for this model; got {width}x{height} pixels"
+            f"a frame must not be more than 200 times as long as wide for this model; got "
+            f"{width}x{height} pixels"
         )
     rows, columns = round(height / factor) * factor, round(width / factor) * factor
     if rows * columns > max_pixels:
@@ -111,7 +113,7 @@ def smart_size(
 
 
 def longest_edge_size(height: int, width: int, longest_edge: int) -> tuple[int, int]:
-    """The size of that aspect whose longer side is `longest_edge` and whose other side is even, as SmolVLM's."""
+    """The size of that aspect whose longer side is `longest_edge` and whose other is even, as SmolVLM's."""
     aspect = width / height
     if width >= height:
         width, height = longest_edge, int(longest_edge / aspect)
@@ -120,6 +122,17 @@ def longest_edge_size(height: int, width: int, longest_edge: int) -> tuple[int, 
         height, width = longest_edge, int(longest_edge * aspect)
         width += width % 2
     return max(height, 1), max(width, 1)
+
+
+@cache
+def _has_kernel(filter: Filter) -> bool:
+    """Whether this torch resizes uint8 pictures by that filter itself."""
+    try:
+        picture = torch.zeros(1, 4, 4, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+        F.interpolate(picture, size=(2, 2), mode=filter, antialias=True)
+    except (NotImplementedError, RuntimeError, ValueError):
+        return False
+    return True
 
 
 def _resample_last(levels: Tensor, size: int, filter: Filter, tile: int) -> Tensor:
@@ -135,7 +148,7 @@ def _resample_last(levels: Tensor, size: int, filter: Filter, tile: int) -> Tens
 def _bands(
     size_in: int, size_out: int, filter: Filter, tile: int, device: torch.device
 ) -> tuple[tuple[int, int, int, Tensor], ...]:
-    """The resampling matrix in pieces: (first output, first input, last input, weights of input by output)."""
+    """The resampling matrix in pieces: (first output, first input, last input, weights inputs x outputs)."""
     matrix, first, last = _coefficients(size_in, size_out, filter)
     bands = []
     for start in range(0, size_out, tile):
@@ -147,7 +160,7 @@ def _bands(
 
 
 def _coefficients(size_in: int, size_out: int, filter: Filter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pillow's coefficients (`precompute_coeffs` of its Resample.c) as a float32 matrix of outputs by inputs."""
+    """Pillow's coefficients (`precompute_coeffs` of its Resample.c) as a float32 matrix, outputs x inputs."""
     scale = size_in / size_out
     stretch = max(scale, 1.0)
     support = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}[filter] * stretch

@@ -29,7 +29,7 @@ class Answer:
     asked_at_s: stream time that the question was about.
     seen_until_s: time of the newest frame that had been seen.
     used: the stretches of stream time that were read to answer, in order, apart from one another.
-    num_tokens: how many tokens the answer took.
+    token_ids: the answer's tokens, the one that ended it not among them.
     """
 
     question: str
@@ -38,7 +38,11 @@ class Answer:
     seen_until_s: float
     used: tuple[Span, ...]
     timing: Timing
-    num_tokens: int
+    token_ids: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
 
     def __post_init__(self) -> None:
         if self.seen_until_s > self.asked_at_s:

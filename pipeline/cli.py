@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import typer
 from ..stream import SOURCES, Frame, Source, SourceLost, open_source
 from ..stream.sampling import RateSampler
 from .answer import Answer, Narration
+from .bench import BENCHES
 from .config import EngineConfig
 from .output import Printer, answer_record, narration_record
 from .session import Question
@@ -168,6 +170,18 @@ def sources(as_json: Json = False) -> None:
     for name in SOURCES:
         about = _first_sentence(SOURCES[name])
         printer.result({"name": name, "about": about}, f"{name:12} {about}")
+
+
+@app.command(help="Measures. " + " ".join(BENCHES[name].about for name in BENCHES))
+def bench(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=", ".join(BENCHES))],
+    model: Annotated[str, typer.Option(help="what to measure with")] = "default",
+    repeats: Annotated[int, typer.Option(min=1, help="runs of each side; the median counts")] = 5,
+    as_json: Json = False,
+) -> None:
+    measured = BENCHES[name]()
+    result = measured.run(model=model, repeats=repeats)
+    print(json.dumps(result) if as_json else measured.table(result))
 
 
 @app.callback(invoke_without_command=True)

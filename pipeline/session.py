@@ -216,7 +216,7 @@ class Session:
                 seen_until_s=last_pts_s,
                 used=join_spans(shown, gap_s=1.5 / self._engine.config.fps),
                 timing=Timing(generated.first_token_s - started_s, generated.done_s - started_s),
-                num_tokens=len(generated.ids),
+                token_ids=generated.ids,
             )
 
         return Asked(context, text, finish)

@@ -33,6 +33,7 @@ class StreamClock:
         self._last: int | None = None
         self._last_step = self._step
         self._shift = 0
+        self._is_guessed = False
 
     def place(self, ticks: int | None, duration_ticks: int | None = None) -> Placed:
         """The time of the next frame. A missing time follows the frame before; a repeated or earlier one
@@ -41,8 +42,15 @@ class StreamClock:
         if ticks is None:
             value = (self._origin or 0) if self._last is None else self._last + self._last_step
             is_own = False
+            self._is_guessed |= self._last is None and self._origin is None
         else:
             value = ticks + self._shift
+            if self._is_guessed and self._last is not None:
+                # What came before had no time; tick 0 was taken for it. RTSP starts there, other clocks anywhere.
+                if not 0 < (value - self._last) * self.time_base <= self.RESTART_S:
+                    self._shift = self._last + self._last_step - ticks
+                    value = ticks + self._shift
+                self._is_guessed = False
             is_own = self._last is None or value > self._last
             if self._last is not None and value < self._last:
                 if (self._last - value) * self.time_base > self.RESTART_S:

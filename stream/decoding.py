@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import av
     from av.container import InputContainer
 
-# Four times the pixels of an 8K picture is what no camera sends and what no machine should try by accident.
-MAX_PIXELS = 4 * 7680 * 4320
+# Twice the pixels of an 8K picture is what no camera sends and what no machine should try by accident.
+MAX_PIXELS = 2 * 7680 * 4320
 
 # Shapes: H rows, W columns, 3 colours.
 

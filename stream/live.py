@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import re
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
+from .address import Address
 from .buffer import POLICIES, FrameBuffer
 from .clock import StreamClock
 from .decoding import MAX_PIXELS, decode_packet, first_video, to_rgb
 from .frame import Frame
-from .redact import redact, redact_uri
 from .sampling import EveryFrame, Sampler
 from .source import Source, SourceError, SourceLost
 
@@ -27,15 +24,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Shapes: H rows, W columns, 3 colours.
-
-_PROTOCOLS = {
-    "rtsp": "rtsp,rtp,rtcp,tcp,udp,srtp",
-    "rtsps": "rtsp,rtsps,rtp,rtcp,tcp,udp,tls,srtp,crypto",
-    "http": "http,https,tcp,tls,crypto",
-    "https": "http,https,tcp,tls,crypto",
-}
-_CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation"}
-TRANSPORTS = ("tcp", "udp")
 
 
 class _Arrival(NamedTuple):
@@ -80,19 +68,12 @@ class LiveSource(Source):
         capacity: int = 4,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        super().__init__(uri, stream_id=stream_id or _name_of(uri), is_live=True)
-        if transport not in TRANSPORTS:
-            raise ValueError(f"no transport named {transport!r}; there are: {', '.join(TRANSPORTS)}")
+        self._where = Address(uri, transport, open_timeout_s, read_timeout_s)
+        super().__init__(uri, stream_id=stream_id or self._where.name, is_live=True)
         if policy is not None and policy not in POLICIES:
             raise ValueError(f"no buffer policy named {policy!r}; there are: {', '.join(POLICIES)}")
-        if not (open_timeout_s > 0 and read_timeout_s > 0):
-            raise ValueError(
-                f"timeouts must be above 0 s; got open_timeout_s={open_timeout_s},"
-                f" read_timeout_s={read_timeout_s}"
-            )
         if reconnects < 0:
             raise ValueError(f"reconnects is a number of attempts; got {reconnects}")
-        self._where = _Address(uri, transport, open_timeout_s, read_timeout_s)
         self._reconnects, self._reconnect_wait_s = reconnects, reconnect_wait_s
         self._max_pixels = max_pixels
         self._next_index = 0
@@ -109,6 +90,7 @@ class LiveSource(Source):
             target=self._read, args=(container,), name=f"millpond {self.stream_id}", daemon=True
         )
         self._reader.start()
+        _log.info("connected to %s", self.uri)
 
     def __iter__(self) -> Iterator[Frame]:
         return self.sampled(EveryFrame())
@@ -173,7 +155,7 @@ class LiveSource(Source):
                 except (SourceError, SourceLost) as error:
                     problem = type(error)(str(error))  # a fresh one, without this thread's traceback
         if problem is not None and not self.is_closed:
-            _log.warning("%s", problem)
+            _log.info("%s", problem)
         self._buffer.finish(problem)
 
     def _connect(self) -> InputContainer:
@@ -264,117 +246,5 @@ class LiveSource(Source):
         )
 
 
-class _Address:
-    """Where to connect and how; the only holder of the uri with its secrets, which it never shows."""
-
-    def __init__(self, uri: str, transport: str, open_timeout_s: float, read_timeout_s: float) -> None:
-        self._uri = uri
-        self.shown = redact_uri(uri)
-        self.transport = transport
-        self.open_timeout_s, self.read_timeout_s = open_timeout_s, read_timeout_s
-        self.scheme = uri.split(":", 1)[0].lower() if "://" in uri else "device"
-
-    def __repr__(self) -> str:
-        return f"_Address({self.shown})"
-
-    def clean(self, text: str) -> str:
-        return redact(text, self._uri)
-
-    def open(self) -> tuple[InputContainer | None, Exception | None]:
-        """The container, or what is wrong. Nothing is raised, so that no traceback or context can carry
-        FFmpeg's own error, whose text has the password in it."""
-        import av
-
-        target, format_name, options = self._uri, None, {}
-        if self.scheme == "device":
-            try:
-                target, format_name = _camera(self._uri)
-            except SourceError as error:
-                return None, SourceError(str(error))
-        else:
-            options = self._options()
-        began_s = time.monotonic()
-        try:
-            container = av.open(
-                target,
-                format=format_name,
-                options=options,
-                timeout=(self.open_timeout_s, self.read_timeout_s),
-                metadata_errors="ignore",
-            )
-        except (av.FFmpegError, OSError, ValueError) as error:
-            return None, self._explain_open(error, time.monotonic() - began_s)
-        return container, None  # type: ignore[return-value]
-
-    def _options(self) -> dict[str, str]:
-        """FFmpeg's own timeouts beside PyAV's: each covers waits that the other does not."""
-        wait_us = str(int(1e6 * max(self.open_timeout_s, self.read_timeout_s)))
-        options = {"protocol_whitelist": _PROTOCOLS[self.scheme], "timeout": wait_us, "rw_timeout": wait_us}
-        if self.scheme.startswith("rtsp"):
-            options["rtsp_transport"] = self.transport
-            options["allowed_media_types"] = "video"
-        return options
-
-    def _explain_open(self, error: Exception, lasted_s: float) -> Exception:
-        """Why the connection did not come about: what the user can set right is a SourceError."""
-        import av
-
-        if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
-            return SourceError(f"{self.shown} refuses the user name or password")
-        if isinstance(error, av.error.HTTPNotFoundError):
-            return SourceError(f"{self.shown} does not exist: the server answers 404, check the path")
-        if isinstance(error, av.error.HTTPClientError):
-            return SourceError(f"{self.shown} does not exist or is refused: {_reason(error)}")
-        if isinstance(error, FileNotFoundError | PermissionError) and self.scheme == "device":
-            return SourceError(f"no camera can be opened at {self.shown}: {_reason(error)}")
-        if isinstance(error, av.error.ExitError | TimeoutError) or lasted_s >= 0.95 * self.open_timeout_s:
-            return SourceLost(f"{self.shown} did not answer within {self.open_timeout_s:g} s")
-        if isinstance(error, ConnectionRefusedError):
-            return SourceLost(
-                f"{self.shown} refuses the connection; is the server running, and the port right?"
-            )
-        if isinstance(error, av.error.InvalidDataError | ValueError):
-            return SourceError(f"{self.shown} answers, but not with video that can be read")
-        return SourceLost(f"cannot connect to {self.shown}: {_reason(error)}")
-
-    def explain_loss(self, error: Exception) -> Exception:
-        """Why a connection that stood is gone."""
-        import av
-
-        if isinstance(error, av.error.ExitError | TimeoutError):
-            return SourceLost(f"{self.shown} sent nothing for {self.read_timeout_s:g} s")
-        return SourceLost(f"{self.shown} was lost: {_reason(error)}")
-
-
-def _reason(error: Exception) -> str:
-    """FFmpeg's words for the error, without the uri that its full text has."""
-    return (getattr(error, "strerror", None) or type(error).__name__).lower()
-
-
-def _camera(uri: str) -> tuple[str, str]:
-    """What FFmpeg calls a camera of this machine, and the format that reads it."""
-    import av
-
-    number = re.fullmatch(r"(?:device:/+|/dev/video)(\d+)", uri)
-    path = re.fullmatch(r"(?:device:/)?(/dev/\S+)", uri)
-    if not number and not path:
-        raise SourceError(f"{uri} names no camera; write device://0 or /dev/video0")
-    format_name = _CAMERA_FORMATS.get(sys.platform)
-    if format_name is None or not any(format_name in name.split(",") for name in av.formats_available):
-        raise SourceError(
-            f"cameras cannot be read on {sys.platform}, so not {uri}; serve it over RTSP instead"
-        )
-    if sys.platform == "darwin" and number:
-        return number[1], format_name
-    return (f"/dev/video{number[1]}" if number else path[1]), format_name  # type: ignore[index]
-
-
 def _length_of(container: InputContainer) -> float | None:
     return container.duration / 1_000_000 if container.duration and container.duration > 0 else None
-
-
-def _name_of(uri: str) -> str:
-    """A stream id that says which camera it is, and nothing secret: host and path."""
-    parts = urlsplit(redact_uri(uri))
-    host = parts.netloc.rpartition("@")[2]
-    return f"{host}{parts.path}".strip("/") or "live"

@@ -156,8 +156,12 @@ class FileSource(Source):
     def _choose_stream(self, container: InputContainer) -> av.VideoStream:
         video = first_video(container)
         if video is None:
-            kinds = sorted({s.type for s in container.streams}) or ["no streams"]
-            raise SourceError(f"{self.uri} has no video in it, only {', '.join(kinds)}")
+            kinds = " and ".join(sorted({s.type for s in container.streams}))
+            raise SourceError(
+                f"{self.uri} has no video in it, only {kinds}"
+                if kinds
+                else f"{self.uri} is cut off or has nothing in it"
+            )
         if video.codec_context is None:
             raise SourceError(
                 f"{self.uri} holds video in a codec that this FFmpeg cannot decode; convert it to H.264"
@@ -229,7 +233,10 @@ def clock_of(video: av.VideoStream) -> StreamClock:
     """A clock for a stream that is about to be read in order."""
     time_base = video.time_base or Fraction(1, 90000)
     rate_hz = video.average_rate or video.guessed_rate or Fraction(25)
-    return StreamClock(time_base, video.start_time, round(1 / (rate_hz * time_base)))
+    # AVI counts in the order of decoding: where that is not the order of display it starts before the first
+    # picture.
+    start = None if video.container.format.name == "avi" else video.start_time
+    return StreamClock(time_base, start, round(1 / (rate_hz * time_base)))
 
 
 def _facts(video: av.VideoStream) -> VideoFacts:

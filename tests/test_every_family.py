@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from .tiny_models import TINY_MODELS
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
@@ -17,10 +16,13 @@ from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 from millpond.encoders import FAMILIES, FrameTokens, Row, Text, VideoLLM, load_model
 from millpond.stream import Frame
 
+from .tiny_models import TINY_MODELS
+
 NUM_NEW = 12
 QUESTION = "What color is the circle?"
-# Largest difference of logits (which spread by 1.2 and reach 4.3) from transformers' own, over 3 seeds of each family:
-# 5e-6 in float32; 0.03 in bfloat16, where transformers' own eager and sdpa attention differ by up to 0.7.
+# Largest difference of logits (which spread by 1.2 and reach 4.3) from transformers' own, over 3 seeds of
+# each family: 5e-6 in float32; 0.03 in bfloat16, where transformers' own eager and sdpa attention differ by
+# up to 0.7.
 FLOAT32_TOLERANCE = 2e-5
 BFLOAT16_TOLERANCE = 0.1
 
@@ -260,7 +262,8 @@ def test_prompt_pieces_are_the_chat_template_tokenized_whole(pair: Pair) -> None
     }.get(
         model.spec.family,
         lambda b: (
-            f"<{(b.span.start_s + b.span.end_s) / 2:.1f} seconds><|vision_start|>{mark * b.num_tokens}<|vision_end|>"
+            f"<{(b.span.start_s + b.span.end_s) / 2:.1f} seconds>"
+            f"<|vision_start|>{mark * b.num_tokens}<|vision_end|>"
         ),
     )
     video = "".join(written(block) for block in blocks)

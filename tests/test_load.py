@@ -66,7 +66,7 @@ def test_an_unsupported_architecture_names_the_supported_ones(tmp_path: Path) ->
     for model_type in ("bert", "no_such_thing", None, ["llava_onevision"]):
         (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
         with pytest.raises(
-            ValueError, match="supported architectures are: llava_onevision, qwen2_5_vl.*smolvlm"
+            ValueError, match=r"supported architectures are: llava_onevision, qwen2_5_vl.*smolvlm"
         ) as e:
             load_model(tmp_path, device="cpu")
         assert str(model_type)[:5] in str(e.value) and "\n" not in str(e.value)
@@ -98,7 +98,7 @@ def test_a_name_that_leads_nowhere_is_one_sentence(tmp_path: Path, monkeypatch: 
         "": "a model needs a name",
         str(tmp_path): "holds no config.json",
         str(file): "is a file; give the folder",
-        "no-such-org-here/no-such-model": "no folder 'no-such-org-here/no-such-model', and the model hub gave no such",
+        "no-such-org-here/no-such-model": "and the model hub gave no such",
     }
     for name, message in wanted.items():
         with pytest.raises(ValueError, match=message) as raised:
@@ -123,7 +123,7 @@ def test_missing_weights_and_tokenizers_are_one_sentence(
     copy = tmp_path / "copy"
     shutil.copytree(folders[family], copy)
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="cannot be loaded|safetensors") as raised:
+    with pytest.raises(ValueError, match=r"cannot be loaded|safetensors") as raised:
         load_model(copy, device="cpu")
     assert "\n" not in str(raised.value)
     (copy / "model.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00not json at all!")
@@ -189,7 +189,7 @@ def test_hostile_configs_are_one_sentence(
     folders: dict[str, Path], tmp_path: Path, changes: dict[str, object]
 ) -> None:
     copy = broken(folders["qwen2_5_vl"], tmp_path, "config.json", **changes)
-    with pytest.raises(ValueError) as raised:  # noqa: PT011
+    with pytest.raises(ValueError) as raised:
         load_model(copy, device="cpu")
     assert "\n" not in str(raised.value)
 

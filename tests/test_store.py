@@ -217,6 +217,15 @@ def test_the_longest_stream_holds_no_more_than_the_first_minutes() -> None:
     memory.check()
 
 
+@settings(deadline=None)
+@given(budget_bytes=st.integers(0, 12_000))
+def test_the_index_does_not_outgrow_the_budget(budget_bytes: int) -> None:
+    memory = Memory(MemoryConfig(recent_frames=1, budget_bytes=budget_bytes))
+    for i in range(70):  # of one token: the index is a third of everything, and doubles several times
+        memory.append(make_block(float(i), num_tokens=1))
+        memory.check()
+
+
 def test_nothing_refers_to_what_was_evicted_or_forgotten() -> None:
     memory = Memory(MemoryConfig(recent_frames=2, budget_bytes=int(12 * TOKEN_BYTES) + 8 * ROW_BYTES))
     held: dict[BlockId, list[weakref.ref[torch.Tensor]]] = {}

@@ -111,8 +111,8 @@ def test_wheel_and_sdist_hold_every_file(dists: Path) -> None:
 def installed(dists: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The `bin` of an environment that holds the wheel and none of this tree.
 
-    The dependencies are those of the running environment, put behind the wheel by a path file: gigabytes are not
-    copied, and an editable install there has no effect, since path files within such a folder are not read.
+    The dependencies are those of the running environment, put behind the wheel by a path file: gigabytes are
+    not copied, and an editable install there has no effect, since path files in such a folder are not read.
     """
     home = tmp_path_factory.mktemp("venv")
     venv.create(home, with_pip=False)

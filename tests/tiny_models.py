@@ -1,4 +1,4 @@
-"""Small random models of every family, made from the real config classes and saved as real checkpoints are."""
+"""Small random models of every family, from the real config classes, saved as real checkpoints are."""
 
 from __future__ import annotations
 
@@ -41,19 +41,23 @@ CORPUS = [
 QWEN_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
     "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for content in message['content'] %}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for content in message['content'] %}"
     "{% if content['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
     "{% elif content['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
-    "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 # As llava-hf/llava-onevision-qwen2-0.5b-ov-hf writes it.
 LLAVA_TEMPLATE = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + ' '}}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'video') %}{{ '<video>' }}{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ '\n' + content['text'] }}"
-    "{% endfor %}{{'<|im_end|>'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}"
+    "{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'video') %}{{ '<video>' }}"
+    "{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ '\n' }}"
+    "{{ content['text'] }}{% endfor %}{{'<|im_end|>'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 # As HuggingFaceTB/SmolVLM2-256M-Video-Instruct writes it; its processor takes another for videos.
 SMOLVLM_TEMPLATE = (
@@ -79,7 +83,7 @@ _TEXT = {
 
 @dataclass(frozen=True)
 class TinyModel:
-    """How one family's small model is made: its row in FAMILIES, its files, and its processor's JSON by file name."""
+    """How one family's small model is made: its row in FAMILIES, and its processor's JSON by file name."""
 
     family: str
     build: Callable[[Callable[[str], int], int], PreTrainedModel]
@@ -88,7 +92,7 @@ class TinyModel:
     files: dict[str, dict[str, Any]]
 
     def save(self, folder: Path, seed: int = 0) -> Path:
-        """Writes the checkpoint: config, safetensors, tokenizer, chat template, processor files. Same seed, same bytes."""
+        """Writes the checkpoint: config, weights, tokenizer, chat template, processor files."""
         tokenizer = self.tokenizer()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -104,7 +108,7 @@ class TinyModel:
 
 
 def spread(model: PreTrainedModel) -> None:
-    """Weights large enough that attention chooses and greedy tokens vary; transformers' own give nearly constant ones."""
+    """Weights so large that attention chooses and greedy tokens vary, which transformers' own are not."""
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2:
             gain = 3.0 if name.endswith(("q_proj.weight", "k_proj.weight")) else 1.2
@@ -129,7 +133,7 @@ def _train_bpe(specials: list[str]) -> Tokenizer:
 
 
 def qwen_tokenizer() -> PreTrainedTokenizerFast:
-    """Qwen2's own tokenizer class over a small vocabulary, with the vision tokens of Qwen-VL and of LLaVA-OneVision."""
+    """Qwen2's own tokenizer class, a small vocabulary, the marks of Qwen-VL and of LLaVA-OneVision."""
     trained = json.loads(_train_bpe([]).to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=trained["vocab"],

@@ -1,4 +1,4 @@
-"""What Hugging Face families share: loading, the prompt's two halves, positions, and packed reads over contexts."""
+"""What Hugging Face families share: the prompt's two halves, positions, and packed reads over contexts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from ..model import ModelSpec, Row, Text, VideoLLM
 from ..tokens import FrameTokens
 from .checkpoint import load_checkpoint
 
-# Shapes: R rows, T tokens of a packed call, D channels, V vocabulary, L layers, K key/value heads, E DeepStack taps.
+# Shapes: R rows, T tokens of a packed call, D channels, V vocabulary, L layers, K key/value heads,
+# E DeepStack taps.
 
 
 class FrameText(NamedTuple):
-    """Token ids that stand before and after the visual tokens of one block: its time in text, start and end marks."""
+    """Token ids before and after the visual tokens of one block: its time in text, start and end marks."""
 
     before_ids: tuple[int, ...]
     after_ids: tuple[int, ...]
@@ -72,8 +73,7 @@ class HFVideoLLM(VideoLLM):
     ) -> None:
         """Takes a loaded checkpoint apart.
 
-        settings: the checkpoint's own preprocessing numbers, under "video", "image" and "processor" (the first two
-            fall back on each other's absence with an empty mapping).
+        settings: the numbers of the checkpoint's processors, under "video", "image" and "processor".
         max_side_px: upper bound on a frame's longer side; None keeps the checkpoint's own rule.
         """
         self.model = model.eval()
@@ -131,7 +131,7 @@ class HFVideoLLM(VideoLLM):
 
     @property
     def text_model(self) -> PreTrainedModel:
-        """The text decoder: takes `inputs_embeds`, `position_ids` and keyword arguments, gives hidden states."""
+        """The text decoder: `inputs_embeds`, `position_ids` and keyword arguments in, hidden states out."""
         return self.model.get_decoder()
 
     @property
@@ -148,7 +148,7 @@ class HFVideoLLM(VideoLLM):
         return [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
 
     def split_prompt(self, rendered: str) -> tuple[str, str]:
-        """Splits a rendered prompt at its video into what stands before the first frame and after the last."""
+        """Splits a rendered prompt at its video: what stands before the first frame and after the last."""
         before, found, after = rendered.partition(self.video_placeholder)
         if not found:
             raise ValueError(
@@ -178,7 +178,10 @@ class HFVideoLLM(VideoLLM):
 
     def _prompt_halves(self, question: str) -> tuple[str, str]:
         rendered = self.tokenizer.apply_chat_template(
-            self.messages(question), chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
+            self.messages(question),
+            chat_template=self.chat_template,
+            tokenize=False,
+            add_generation_prompt=True,
         )
         return self.split_prompt(rendered)
 
@@ -269,7 +272,8 @@ class HFVideoLLM(VideoLLM):
             seen = len(before_ids) + part.advance
             advance = seen + len(after_ids)
             pos_3T = torch.cat(
-                [_count(0, len(before_ids)), part.pos_3T.cpu() + len(before_ids), _count(seen, advance)], dim=1
+                [_count(0, len(before_ids)), part.pos_3T.cpu() + len(before_ids), _count(seen, advance)],
+                dim=1,
             )
             parts.append(_Part(before_ids, part, after_ids, pos_3T, advance, part.span))
         return parts
@@ -280,9 +284,13 @@ class HFVideoLLM(VideoLLM):
             raise ValueError(f"{frame} has {frame.x_TD.shape[1]} channels; this model reads {width}")
 
     def _run(
-        self, rows: Sequence[Row], laid: Sequence[Sequence[_Part]], *, keep: Literal["nothing", "keys", "queries"]
+        self,
+        rows: Sequence[Row],
+        laid: Sequence[Sequence[_Part]],
+        *,
+        keep: Literal["nothing", "keys", "queries"],
     ) -> _Ran:
-        """One forward pass over all rows; contexts count their new tokens when it is over, but not for queries."""
+        """One forward pass over all rows; contexts count their new tokens after it, but not for queries."""
         if not rows:
             raise ValueError("a call needs at least one row to read; got none")
         shares, positions, start = [], [], 0
@@ -312,7 +320,7 @@ class HFVideoLLM(VideoLLM):
         return _Ran(call, hidden_TD)
 
     def _embed(self, parts: Sequence[_Part]) -> tuple[Tensor, dict[str, Any]]:
-        """Embeds words and visual tokens in the order of the packed row, with what DeepStack wants beside them."""
+        """Embeds words and visual tokens in the order of the packed row, and what DeepStack wants besides."""
         device, dtype = self.spec.device, self.spec.dtype
         ids = [i for part in parts for i in (*part.before_ids, *part.after_ids)]
         embed = self.text_model.get_input_embeddings()
@@ -336,7 +344,9 @@ class HFVideoLLM(VideoLLM):
         if not with_deep:
             return torch.cat(pieces), {}
         if len(with_deep) < len(deep):
-            raise ValueError("some frames of the call have DeepStack features and some have not; all or none must")
+            raise ValueError(
+                "some frames of the call have DeepStack features and some have not; all or none must"
+            )
         deep_ETD = torch.cat(with_deep, dim=1).to(device, dtype)
         mask_1T = torch.cat(is_visual)[None].to(device)
         return torch.cat(pieces), {"visual_pos_masks": mask_1T, "deepstack_visual_embeds": list(deep_ETD)}

@@ -32,7 +32,9 @@ def load_checkpoint(path_or_id: str, model_types: Sequence[str], dtype: torch.dt
     """
     config = AutoConfig.from_pretrained(path_or_id, trust_remote_code=False)
     if config.model_type not in model_types:
-        raise ValueError(f"{path_or_id!r} is a {config.model_type!r} checkpoint; wanted {' or '.join(model_types)}")
+        raise ValueError(
+            f"{path_or_id!r} is a {config.model_type!r} checkpoint; wanted {' or '.join(model_types)}"
+        )
     model, report = AutoModelForImageTextToText.from_pretrained(
         path_or_id,
         config=config,
@@ -45,11 +47,13 @@ def load_checkpoint(path_or_id: str, model_types: Sequence[str], dtype: torch.dt
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ValueError(
-            f"{path_or_id!r} lacks {len(missing)} of the weights that its config asks for, {missing[0]!r} among "
-            "them; take a complete checkpoint"
+            f"{path_or_id!r} lacks {len(missing)} of the weights that its config asks for, {missing[0]!r} "
+            "among them; take a complete checkpoint"
         )
     tokenizer = AutoTokenizer.from_pretrained(path_or_id, trust_remote_code=False)
-    return Checkpoint(model, tokenizer, _read_chat_template(path_or_id, tokenizer), _read_settings(path_or_id))
+    return Checkpoint(
+        model, tokenizer, _read_chat_template(path_or_id, tokenizer), _read_settings(path_or_id)
+    )
 
 
 def _read_json(path_or_id: str, file_name: str) -> dict[str, Any]:
@@ -66,11 +70,14 @@ def _read_json(path_or_id: str, file_name: str) -> dict[str, Any]:
 def _read_settings(path_or_id: str) -> dict[str, dict[str, Any]]:
     """The numbers of the checkpoint's processors, without making any: those need torchvision for video.
 
-    Nested settings come first, then the video processor's own file, then the image processor's, as in transformers.
+    Nested settings come first, then the video processor's own file, then the image processor's, which is the
+    order of transformers.
     """
     processor = _read_json(path_or_id, "processor_config.json")
     image = processor.get("image_processor") or _read_json(path_or_id, "preprocessor_config.json")
-    video = processor.get("video_processor") or _read_json(path_or_id, "video_preprocessor_config.json") or image
+    video = (
+        processor.get("video_processor") or _read_json(path_or_id, "video_preprocessor_config.json") or image
+    )
     return {"video": video, "image": image, "processor": processor}
 
 

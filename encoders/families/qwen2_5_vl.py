@@ -12,7 +12,10 @@ from .qwen_vl import QwenVL, grid_thw
 
 
 class Qwen25VL(QwenVL):
-    """Paper: Qwen2.5-VL Technical Report (2502.13923)."""
+    """Windows in most layers of the tower, whole pictures in a few.
+
+    Paper: Qwen2.5-VL Technical Report (2502.13923)
+    """
 
     family: ClassVar[str] = "qwen2_5_vl"
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)

@@ -12,7 +12,10 @@ from .qwen_vl import QwenVL, grid_thw
 
 
 class Qwen2VL(QwenVL):
-    """Paper: Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any Resolution (2409.12191)."""
+    """Full attention over each picture in every layer of the tower.
+
+    Paper: Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any Resolution (2409.12191)
+    """
 
     family: ClassVar[str] = "qwen2_vl"
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl",)

@@ -1,4 +1,4 @@
-"""Qwen3-VL: interpolated position embedding and DeepStack taps in the tower, time in text before every block."""
+"""Qwen3-VL: interpolated position embedding and DeepStack taps in the tower, time in text before a block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from .qwen_vl import Patches, QwenVL, Seen, grid_thw
 
 
 class Qwen3VL(QwenVL):
-    """Paper: Qwen3-VL Technical Report (2511.21631)."""
+    """Features of early layers of the tower are added after the first layers of the language model.
+
+    Paper: Qwen3-VL Technical Report (2511.21631)
+    """
 
     family: ClassVar[str] = "qwen3_vl"
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)

@@ -1,4 +1,4 @@
-"""What the Qwen-VL families share: two frames a block, sizes that follow the picture, M-RoPE, time in text."""
+"""What the Qwen-VL families share: blocks of two frames, sizes that follow the picture, time in text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..pixels import normalize, patchify, resize, smart_size, to_device
 from ..tokens import FrameTokens
 from .base_hf import FrameText, HFVideoLLM
 
-# Shapes: N frames, B blocks, P patches of all blocks, C numbers of a patch, T merged tokens, D channels, E taps.
+# Shapes: P patches of all blocks, C numbers of a patch, T merged tokens, D channels, E DeepStack taps.
 
 _MAX_FRAME_TOKENS = 768  # VIDEO_MAX_TOKEN_NUM of qwen-vl-utils, the processors' reference for videos
 
 
 class Patches(NamedTuple):
-    """What the tower reads: the patches of all blocks one after the other, and each block's grid of patches."""
+    """What the tower reads: the patches of all blocks one after the other, and each block's grid."""
 
     patches_PC: Tensor
     grids: tuple[tuple[int, int], ...]
@@ -49,8 +49,9 @@ class QwenVL(HFVideoLLM):
     """Qwen-VL: each block is a video of two frames of its own (one grid in time), introduced by its time.
 
     A block is read as `<12.5 seconds><|vision_start|>`, its tokens, `<|vision_end|>`: Qwen3-VL's own layout,
-    which the earlier ones read as plain text around a video. A frame takes at most 768 tokens, what the reference
-    implementation allows a video frame, whatever the checkpoint's files say; less where they do or `max_side_px` does.
+    which the earlier ones read as plain text around a video. A frame takes at most 768 tokens, what the
+    reference implementation allows a video frame, whatever the checkpoint's files say; less where they do or
+    `max_side_px` does.
     """
 
     video_placeholder: ClassVar[str] = "<|vision_start|><|video_pad|><|vision_end|>"
@@ -162,14 +163,14 @@ class QwenVL(HFVideoLLM):
 
     @abstractmethod
     def _make_tower_inputs(self, grids: tuple[tuple[int, int], ...]) -> dict[str, Tensor]:
-        """What the tower computes from the grids alone, under the names by which it takes it from its caller."""
+        """What the tower computes from the grids alone, by the names under which it takes it instead."""
 
     def _tower(self, batch: Patches) -> Seen:
         return Seen(self._run_tower(batch).pooler_output)
 
     def _run_tower(self, batch: Patches) -> Any:
-        # The tower would make these anew for each call, block by block, and wait for the device in each layer:
-        # the lengths stay on the CPU, where its layers read them.
+        # The tower would make these anew for each call, block by block, and wait for the device in each
+        # layer: the lengths stay on the CPU, where its layers read them.
         given = dict(self._tower_inputs(batch.grids))
         patches_PC = batch.patches_PC.to(self.visual.dtype)
         return self.visual(patches_PC, grid_thw=grid_thw(batch.grids), return_dict=True, **given)
@@ -182,7 +183,7 @@ class QwenVL(HFVideoLLM):
         return normalize(torch.cat(resized), config.scale, config.mean, config.std)
 
     def _read_budget(self, settings: Mapping[str, Any]) -> tuple[int, int]:
-        """Bounds on the pixels of one frame, from the processor's `size` or, in older files, min and max pixels."""
+        """Bounds on the pixels of one frame, from the processor's `size` or the older min and max pixels."""
         sizes = dict(self.pixel_defaults["size"]) | dict(self._pixel_config.size)
         for old, new in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
             if settings.get(old) is not None:

@@ -1,4 +1,4 @@
-"""SmolVLM and SmolVLM2: square frames that are not split, tokens shuffled from space to channels, time in text."""
+"""SmolVLM and SmolVLM2: square frames that are not split, neighbouring tokens joined, time in text."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class SmolVLM(HFVideoLLM):
         step = model.config.vision_config.patch_size * model.config.scale_factor
         if not step <= self._side <= _MAX_SIDE_PX or self._side % step:
             raise ValueError(
-                f"the checkpoint's processor makes frames of {self._side} pixels; wanted a multiple of {step} up to "
-                f"{_MAX_SIDE_PX}"
+                f"the checkpoint's processor makes frames of {self._side} pixels; wanted a multiple "
+                f"of {step} up to {_MAX_SIDE_PX}"
             )
         self._grid_hw = self._side // step, self._side // step
         self._mark = getattr(tokenizer, "fake_image_token", "<fake_token_around_image>")
@@ -91,7 +91,7 @@ class SmolVLM(HFVideoLLM):
 
 
 def _longest_edge(settings: dict[str, Any], config: PixelConfig) -> int:
-    """`size` where the processor's file gives it, else that of `video_sampling`, as transformers reads them."""
+    """`size` where the processor's file gives it, else that of `video_sampling`, as in transformers."""
     sampling = settings.get("video_sampling")
     size = dict(config.size)
     if settings.get("size") is None and isinstance(sampling, dict) and sampling.get("video_size") is not None:

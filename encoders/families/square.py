@@ -1,4 +1,4 @@
-"""What families share whose towers take every frame at one square size: pixels in one batch, a block for each frame."""
+"""What families share whose towers take every frame at one square size, a block for each frame."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..pixel_config import PixelConfig
 from ..pixels import normalize, resize, to_device
 from ..tokens import FrameTokens
 
-# Shapes: N frames, 3 colours, H rows, W columns, T visual tokens of a frame, D channels of the language model.
+# Shapes: N frames, 3 colours, H rows, W columns, T visual tokens of a frame, D channels.
 
 
 def square_pixels(
