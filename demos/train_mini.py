@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader
 # Shapes: N pictures, P patches, C pooled cells, D channels, B clips, S tokens of a packed sequence.
 
 TOWER_DIM, TEXT_DIM = 128, 192
+REPORT_FRAMES = (1, 4, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ def main(
     model.eval()
     if export:
         save(model, tokenizer, export)
-    for frames in (1, 4, 8, 16):
+    for frames in REPORT_FRAMES:
         for blind in (False, True):
             scores = evaluate(model, tokenizer, num_frames=frames, clips=96, blind=blind)
             label = "does not look" if blind else "looks"

@@ -63,7 +63,7 @@ class Engine:
 
     def read_pending(self, sessions: Sequence[Session] | None = None) -> None:
         """Encodes and reads what was pushed and not read yet, of these sessions or of all, packed in one pass."""
-        waiting = [s for s in (self.sessions if sessions is None else sessions) if s.pending]
+        waiting = [s for s in dict.fromkeys(self.sessions if sessions is None else sessions) if s.pending]
         if not waiting:
             return
         rows = []

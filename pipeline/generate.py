@@ -60,7 +60,7 @@ def generate(model: VideoLLM, prompts: Sequence[Prompt]) -> list[Generated]:
                     ids[i].append(token)
                     callback = prompts[i].on_text
                     if callback is not None:
-                        callback(model.decode(ids[i]))
+                        callback(model.decode(ids[i]).strip())
                     if len(ids[i]) < prompts[i].max_new_tokens:
                         parts[i] = Text((token,))
                         still.append(i)

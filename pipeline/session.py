@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..encoders import Row, Text
 from ..encoders.context import Context
-from ..memory import KVBlock, Memory
+from ..memory import KVBlock, Memory, Recall
 from ..stream import GATES, Frame, Span
 from .answer import Answer, Narration, Timing, join_spans
 from .generate import Generated
@@ -17,6 +18,9 @@ from .narrator import Narrator
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+# Later than any stream lasts: what an open side of a span stands for.
+_NEVER_S = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,10 @@ class Question:
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise ValueError(f"a question needs words; got {self.text!r}")
+        for name in ("at_s", "since_s", "until_s"):
+            given = getattr(self, name)
+            if given is not None and not abs(given) < _NEVER_S:
+                raise ValueError(f"{name} must be a finite number of seconds; got {given}")
         if self.since_s is not None and self.until_s is not None and self.until_s < self.since_s:
             raise ValueError(
                 f"a question about a span needs since_s <= until_s; got {self.since_s} and {self.until_s}"
@@ -42,9 +50,14 @@ class Question:
 
     @property
     def span(self) -> Span | None:
+        """The stretch that it is about, both ends included; None where it is about everything."""
         if self.since_s is None and self.until_s is None:
             return None
-        return Span(self.since_s if self.since_s is not None else 0.0, _end(self.until_s))
+        since_s = -_NEVER_S if self.since_s is None else self.since_s
+        until_s = _NEVER_S if self.until_s is None else self.until_s
+        # Spans are half-open, and a block of two frames ends at its second: a hair more on both sides lets
+        # frames at the very ends in.
+        return Span(math.nextafter(since_s, -math.inf), math.nextafter(until_s, math.inf))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +91,7 @@ class Session:
         (blocks,) = engine.model.read([Row(self._context, (engine.model.prefix(),))])
         self.memory.add_sink(blocks[0])
         self._is_stale = False
+        self._is_closed = False
         self._pending: list[Frame] = []
         self._last_pts_s: float | None = None
         self._first_pts_s: float | None = None
@@ -106,6 +120,7 @@ class Session:
 
     def push(self, frame: Frame) -> None:
         """Takes the next frame. Reading is put off until a chunk is full or something is asked."""
+        self._check_open()
         if self._last_pts_s is not None and frame.pts_s < self._last_pts_s:
             raise ValueError(
                 f"frames must come in order of time; got {frame!r} after one at {self._last_pts_s:.3f} s; "
@@ -165,10 +180,11 @@ class Session:
         return Narration(answer.text, Span(start_s, self._last_pts_s), answer)
 
     def close(self) -> None:
-        """Ends the session and lets its memory go. Idempotent."""
+        """Ends the session and lets its memory go; it takes no frame and no question any more. Idempotent."""
+        self._is_closed = True
         self._pending.clear()
         self.memory.forget()
-        self._context.clear()
+        self._context = self._engine.model.new_context()
         self._engine.forget(self)
 
     # What the engine calls.
@@ -189,6 +205,7 @@ class Session:
 
     def prepare(self, question: Question) -> Asked:
         """Recalls what the question needs, and gives the context to answer it in."""
+        self._check_open()
         started_s = time.perf_counter()
         model, span = self._engine.model, question.span
         if self._last_pts_s is None:
@@ -197,13 +214,15 @@ class Session:
         context = self.context()
         shown = [block.span for block in self.memory.recent]
         if span is not None or self.memory.older:
-            query = model.probe(Row(context, (text,))) if self.memory.older else None
-            recall = self.memory.recall(query, span=span)
+            recall = Recall()
+            if self.memory.older:
+                query = model.probe(Row(context, (text,))) if self.memory.needs_query else None
+                recall = self.memory.recall(query, span=span)
             if span is not None or recall.blocks:
                 blocks = self.memory.context(recall, span=span)
                 shown = [block.span for block in blocks if block.kind == "frame"]
                 if not shown:
-                    raise ValueError(self._nothing_there(span))
+                    raise ValueError(self._nothing_there(question))
                 context = model.new_context()
                 model.fill(context, blocks)
         last_pts_s = self._last_pts_s
@@ -221,19 +240,19 @@ class Session:
 
         return Asked(context, text, finish)
 
-    def _nothing_there(self, span: Span | None) -> str:
-        first_s, last_s = self._first_pts_s, self._last_pts_s
-        wanted = "at any time" if span is None else f"between {span.start_s:.1f} s and {span.end_s:.1f} s"
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ValueError(f"the session of stream {self.stream_id!r} is closed; start another with engine.session")
+
+    def _nothing_there(self, question: Question) -> str:
+        sides = ((" from", question.since_s), (" up to", question.until_s))
+        wanted = "".join(f"{side} {time_s:.1f} s" for side, time_s in sides if time_s is not None)
         return (
-            f"no frame {wanted} is remembered of stream {self.stream_id!r}, which was seen from {first_s:.1f} s to "
-            f"{last_s:.1f} s; ask about a later span, or raise the memory's budget_bytes"
+            f"no frame{wanted} is remembered of stream {self.stream_id!r}, which was seen from "
+            f"{self._first_pts_s:.1f} s to {self._last_pts_s:.1f} s; ask about another span, or raise the memory's "
+            "budget_bytes"
         )
 
     def __repr__(self) -> str:
         until = "nothing yet" if self._last_pts_s is None else f"until {self._last_pts_s:.1f} s"
         return f"Session({self.stream_id!r}, seen {until}, {self.num_bytes} bytes)"
-
-
-def _end(until_s: float | None) -> float:
-    # Spans are finite; no stream is older than this.
-    return 1e12 if until_s is None else until_s

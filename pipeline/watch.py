@@ -58,7 +58,7 @@ def read_questions(path: str | Path) -> list[Question]:
     Raises ValueError that names the line for whatever is not that.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")  # other line ends may stand in a string
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the questions file {str(path)!r} cannot be read: {error}; give a file of JSON lines") from error
     questions = [_read_question(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
@@ -70,7 +70,7 @@ def read_questions(path: str | Path) -> list[Question]:
 def _read_question(line: str, where: str) -> Question:
     try:
         given = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON ({error}); write one object a line") from error
     if not isinstance(given, dict) or not isinstance(given.get("question"), str):
         raise ValueError(f'{where} must be an object with a "question" in words; got {line[:80]}')
@@ -83,7 +83,10 @@ def _read_question(line: str, where: str) -> Question:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"{where}: {key} must be a number of seconds; got {value!r}")
         times[key] = value
-    return Question(given["question"], **times)
+    try:
+        return Question(given["question"], **times)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _due_s(question: Question) -> float:

@@ -102,6 +102,9 @@ class Address:
         if self.scheme.startswith("rtsp"):
             options["rtsp_transport"] = self.transport
             options["allowed_media_types"] = "video"
+            options["fpsprobesize"] = (
+                "0"  # a second or two of frames, read only to guess a rate that is not used
+            )
         return options
 
     def _explain_open(self, error: Exception, lasted_s: float) -> Exception:

@@ -36,8 +36,7 @@ class _Arrival(NamedTuple):
 
 
 class LiveSource(Source):
-    """A camera or a stream on the network, newest frame first: rtsp://host/path, http://host/clip.mp4,
-    device://0.
+    """A camera or a network stream, newest frame first: rtsp://host/path, http://host/clip.mp4, device://0.
 
     Connects at once; a thread reads from then on, and hands over through a FrameBuffer. Time starts with the
     first frame and never runs backwards, `wall_s` is this machine's time of arrival. A peer that closes, or
@@ -215,8 +214,10 @@ class LiveSource(Source):
         time_base = video.time_base or Fraction(1, 90000)
         rate_hz = video.average_rate or video.guessed_rate or Fraction(25)
         clock = StreamClock(time_base, None, round(1 / (rate_hz * time_base)))
-        offset_s: float | None = None
         silent_since = time.monotonic()
+        # Frames that came while FFmpeg was probing arrive in a burst: the connection is older than its first
+        # frame.
+        offset_s = self._last_s + (silent_since - self._last_at if self._next_index else 0.0)
         for packet in container.demux(video):
             if self.is_closed:
                 return
@@ -224,10 +225,7 @@ class LiveSource(Source):
                 if picture.width * picture.height > self._max_pixels:
                     raise self._too_large(picture.width, picture.height)
                 placed = clock.place(picture.pts, picture.duration)
-                now_s = time.monotonic()
-                if offset_s is None:
-                    offset_s = self._last_s + (now_s - self._last_at if self._next_index else 0.0)
-                self._last_s, self._last_at = offset_s + placed.pts_s, now_s
+                self._last_s, self._last_at = offset_s + placed.pts_s, time.monotonic()
                 self.stats.num_frames += 1
                 self.stats.num_retimed += not placed.is_own
                 yield _Arrival(picture, self._last_s, self._next_index, time.time())

@@ -1,6 +1,6 @@
 """An RTSP server for tests, on GStreamer: run with the system's Python, which has its bindings.
 
-python3 rtsp_server.py [--clip FILE] [--user NAME --password WORD]   prints the port, then serves /clip until killed.
+python3 rtsp_server.py [--clip FILE] [--port N] [--user NAME --password WORD]   prints the port, then serves /clip until killed.
 """
 
 import argparse
@@ -21,13 +21,14 @@ ENCODE = " ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15"
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--clip")
+    options.add_argument("--port", default="0")
     options.add_argument("--user")
     options.add_argument("--password")
     given = options.parse_args()
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
-    server.set_service("0")
+    server.set_service(given.port)
     factory = GstRtspServer.RTSPMediaFactory()
     media = CLIP.format(clip=given.clip) if given.clip else BALL + ENCODE
     factory.set_launch(f"( {media} ! rtph264pay name=pay0 pt=96 config-interval=1 )")

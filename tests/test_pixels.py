@@ -37,7 +37,7 @@ PILLOW = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 # Levels of 255 between us and Pillow: at most this many off, on at most this share of the values of a picture
-# like a film frame. Measured on real frames: 2 levels and 0.8 % at worst with torch's kernel, 0.02 % with products.
+# like a film frame. Measured on real frames: 2 levels and 1.2 % with torch's kernel, 0.02 % with products.
 WORST_LEVELS = 2
 SHARE_OFF = {resize: 0.02, resize_by_products: 0.001}
 
@@ -98,6 +98,12 @@ def test_resize_equals_pillow_at_any_size(h: int, w: int, out_h: int, out_w: int
     ours = resize(as_tensor(rgb), out_h, out_w, filter)[0].permute(1, 2, 0).numpy().astype(int)
     theirs = np.asarray(Image.fromarray(rgb).resize((out_w, out_h), PILLOW[filter])).astype(int)
     assert np.abs(ours - theirs).max() <= WORST_LEVELS
+
+
+def test_planes_are_resized_as_interleaved_colours_are() -> None:
+    rgb = as_tensor(picture(60, 50))
+    for size in [(30, 50), (60, 20), (17, 90)]:
+        assert torch.equal(resize(rgb.contiguous(), *size, "bicubic"), resize(rgb, *size, "bicubic"))
 
 
 def test_resize_wants_levels() -> None:

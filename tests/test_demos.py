@@ -1,0 +1,58 @@
+"""Every demo runs with no arguments, or says what it wants."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+DEMOS = Path(__file__).parents[1] / "demos"
+
+pytestmark = pytest.mark.skipif(not DEMOS.is_dir(), reason="not in a checkout")
+
+
+def run(*command: str) -> str:
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_ask_while_watching() -> None:
+    lines = run(str(DEMOS / "ask_while_watching.py")).splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "left   at  6.0 s",
+        "right  at  6.0 s",
+        "left   at 13.0 s",
+        "right  at 13.0 s",
+    ]
+
+
+def test_make_clip(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    run(str(DEMOS / "make_clip.py"), "synthetic://shapes?seed=3&duration_s=2&width=64&height=48", str(clip))
+    with av.open(str(clip)) as container:
+        video = container.streams.video[0]
+        assert (video.codec_context.name, video.width, video.height) == ("h264", 64, 48)
+        assert sum(1 for _ in container.decode(video=0)) == 20
+
+
+def test_training_starts_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Two steps of the first stage, an interruption, and a step more: the place is kept, the loss is finite."""
+    program = f"""
+import sys; sys.path.insert(0, {str(DEMOS)!r})
+from dataclasses import replace
+from pathlib import Path
+import train_mini as t
+stages = [replace(s, steps=int(sys.argv[1]), mix=replace(s.mix, clips=2, max_frames=min(2, s.mix.max_frames)))
+          for s in t.STAGES[:2]]
+t.STAGES = tuple(stages)
+t.REPORT_FRAMES = ()
+t.main(out=Path({str(tmp_path)!r}), seed=1, export=None, stop_after=sys.argv[2], skip_to="", evaluate_only=False)
+"""
+    run("-c", program, "2", "look")
+    assert '"look", "step": 2' in (tmp_path / "place.json").read_text()
+    run("-c", program, "3", "one-frame")
+    assert '"one-frame", "step": 3' in (tmp_path / "place.json").read_text()

@@ -1,0 +1,45 @@
+"""What the README shows is run: its Python, its commands' names, its tour of the files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="not in a checkout")
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_runs_and_says_what_it_should(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", readme(), re.DOTALL)
+    exec(compile(block, "README.md", "exec"), {})
+    assert re.match(r"\w+ \w+ 13\.0 \(Span\(0\.000\.\.13\.000 s\),\) Timing\(", capsys.readouterr().out)
+
+
+def test_every_command_shown_exists() -> None:
+    from millpond.pipeline.cli import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    shown = set(re.findall(r"^(?:\$ )?millpond ([a-z]+)", readme(), re.MULTILINE))
+    assert shown <= commands.keys() and {"narrate", "ask", "summarize", "models", "sources", "bench"} <= shown
+    options = {o for c in commands.values() for p in c.params for o in p.opts}
+    assert set(re.findall(r"(?<=[\s`])--[a-z]+", readme())) - {"--out", "--export"} <= options
+
+
+def test_the_tour_names_files_that_are_there() -> None:
+    named = set(re.findall(r"`((?:stream|memory|encoders|pipeline|demos|tests)/[\w/]+\.py)`", readme()))
+    assert named and not [name for name in named if not (ROOT / name).exists()]
+    for folder, cell in re.findall(r"^\| `(\w+)/` \| (.*) \|$", readme(), re.MULTILINE):
+        names = [name for name in re.findall(r"`([\w/]+\.py|\w+/)`", cell)]
+        assert names and not [name for name in names if not (ROOT / folder / name).exists()], folder
+
+
+def test_no_output_is_left_to_be_pasted() -> None:
+    assert "@@" not in readme()
