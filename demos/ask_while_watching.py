@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from millpond.pipeline import Engine, Question
-from millpond.stream import open_source
-from millpond.stream.sampling import RateSampler
+from millpond.stream import RateSampler, open_source
 
 
 def main() -> None:

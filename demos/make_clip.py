@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import typer
+
 from millpond.stream import open_source
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from millpond.stream.render import render
-from millpond.stream.truth import WORDINGS, Asked, Witness, time_words
-from millpond.stream.world import COLORS, SHAPES, make_world
 from torch import Tensor
 from torch.utils.data import IterableDataset
+
+from millpond.stream import time_words
+from millpond.stream.render import render
+from millpond.stream.truth import WORDINGS, Asked, Witness
+from millpond.stream.world import COLORS, SHAPES, make_world
 
 # Shapes: B clips, F frames, S tokens of a packed sequence, P patches (12x12), C pooled cells (6x6).
 

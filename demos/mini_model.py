@@ -6,8 +6,6 @@ import itertools
 from pathlib import Path
 
 import torch
-from millpond.stream.truth import NOTHING, WORDINGS
-from millpond.stream.world import COLORS, SHAPES
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     LlavaOnevisionConfig,
@@ -16,6 +14,9 @@ from transformers import (
     Qwen2Config,
     SiglipVisionConfig,
 )
+
+from millpond.stream.truth import NOTHING, WORDINGS
+from millpond.stream.world import COLORS, SHAPES
 
 SPECIAL = ("<|pad|>", "<|unk|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 CHAT_TEMPLATE = (

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from millpond.stream.truth import WORDINGS
-from millpond.stream.world import COLORS, SHAPES
 from mini_data import IGNORE, Clips, Mix
 from mini_model import make_model, make_tokenizer, save
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+
+from millpond.stream.truth import WORDINGS
+from millpond.stream.world import COLORS, SHAPES
 
 # Shapes: N pictures, P patches, C pooled cells, D channels, B clips, S tokens of a packed sequence.
 
@@ -36,7 +37,10 @@ REPORT_FRAMES = (1, 4, 8, 16)
 
 @dataclass(frozen=True)
 class Stage:
-    """Some steps of one kind. The learning rate rises over warmup_steps and, if cool, falls linearly to nothing."""
+    """Some steps of one kind. The learning rate rises over warmup_steps and, if cool, falls linearly to nothing.
+
+    tower_every: the tower learns from every n-th frame; its backward pass is the dearest part of a step.
+    """
 
     name: str
     steps: int
@@ -44,7 +48,7 @@ class Stage:
     peak_lr: float
     answers: float
     looking: float
-    train_tower: bool = True
+    tower_every: int = 1
     cool: bool = False
     warmup_steps: int = 50
 
@@ -53,8 +57,8 @@ STAGES = (
     Stage("look", 400, Mix(1, 1, 96, 1), 1.5e-3, 0.0, 1.0),
     Stage("one-frame", 500, Mix(1, 1, 48, 8), 1.2e-3, 1.0, 0.5),
     Stage("few-frames", 500, Mix(1, 6, 12, 12), 1e-3, 1.0, 0.3),
-    Stage("many-frames", 2500, Mix(1, 16, 8, 16), 1e-3, 1.0, 0.2, train_tower=False),
-    Stage("cool-down", 600, Mix(1, 20, 8, 16), 1e-3, 1.0, 0.1, train_tower=False, cool=True, warmup_steps=1),
+    Stage("many-frames", 2500, Mix(1, 16, 8, 16), 1e-3, 1.0, 0.2, tower_every=4),
+    Stage("cool-down", 600, Mix(1, 20, 8, 16), 1e-3, 1.0, 0.1, tower_every=4, cool=True, warmup_steps=1),
 )
 
 
@@ -101,14 +105,25 @@ def split_label(label: Tensor) -> tuple[Tensor, Tensor]:
     return color, shape
 
 
-def see(model, pictures_BFHW3: Tensor, train_tower: bool) -> tuple[Tensor, Tensor]:
+def see(model, pictures_BFHW3: Tensor, tower_every: int = 1) -> tuple[Tensor, Tensor]:
     """Tower states (N, patches, D) and visual tokens (N, 37, D), each frame as a video of its own."""
     pixels = pictures_BFHW3.flatten(0, 1).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-    with torch.set_grad_enabled(train_tower and torch.is_grad_enabled()):
-        states = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
+    if tower_every == 1 or not torch.is_grad_enabled():
+        states = tower_states(model, pixels)
+    else:
+        learns = torch.arange(len(pixels)) % tower_every == int(torch.randint(tower_every, ()))
+        with torch.no_grad():
+            others = tower_states(model, pixels[~learns])
+        some = tower_states(model, pixels[learns])
+        states = some.new_empty((len(pixels), *some.shape[1:]))
+        states = states.index_put((learns,), some).index_put((~learns,), others)
     tokens = model.model.apply_pooling(model.model.multi_modal_projector(states))
     newline = model.model.image_newline[None, None].expand(len(tokens), 1, -1)
     return states, torch.cat([tokens, newline.to(tokens.dtype)], 1)
+
+
+def tower_states(model, pixels_N3HW: Tensor) -> Tensor:
+    return model.model.vision_tower(pixels_N3HW, output_hidden_states=True).hidden_states[-1]
 
 
 def answer_logits(model, batch: dict[str, Tensor], visual: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,7 +150,7 @@ def evaluate(model, tokenizer, *, num_frames: int, clips: int, blind: bool, seed
         batch = maker.batch(rng, lambda seeds=seeds: next(seeds))
         if blind:
             batch["pictures"] = torch.zeros_like(batch["pictures"])
-        logits, where = answer_logits(model, batch, see(model, batch["pictures"], False)[1])
+        logits, where = answer_logits(model, batch, see(model, batch["pictures"])[1])
         hit = torch.zeros_like(where)
         hit[where] = logits.argmax(-1) == batch["labels"][where]
         for b in range(len(where)):
@@ -147,11 +162,26 @@ def evaluate(model, tokenizer, *, num_frames: int, clips: int, blind: bool, seed
     return scores
 
 
-def run_stage(stage: Stage, model, looking, optimizer, tokenizer, done: int, seed: int, out: Path) -> None:
+def make_optimizers(model, looking) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan 2024) for the matrices of the layers, at AdamW's scale of updates; AdamW for all else."""
+    hidden, decay, plain = [], [], []
+    for module in (model, looking):
+        for name, p in module.named_parameters():
+            (hidden if ".layers." in name and p.ndim == 2 else decay if p.ndim >= 2 else plain).append(p)
+    return [
+        torch.optim.Muon(hidden, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(
+            [{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.95)
+        ),
+    ]
+
+
+def run_stage(stage: Stage, model, looking, optimizers, tokenizer, done: int, seed: int, out: Path) -> None:
     """Trains one stage from its step `done` on, saving as it goes."""
     loader = DataLoader(Clips(tokenizer, stage.mix, seed), batch_size=None, num_workers=1, prefetch_factor=4)
     word_ids = torch.tensor([tokenizer.convert_tokens_to_ids("▁" + w) for w in (*COLORS, *SHAPES)])
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    parameters = [p for group in groups for p in group["params"]]
     model.train()
     losses: list[tuple[float, float]] = []
     started = time.monotonic()
@@ -159,10 +189,10 @@ def run_stage(stage: Stage, model, looking, optimizer, tokenizer, done: int, see
         rate = min(1.0, (step + 1) / stage.warmup_steps)
         if stage.cool:
             rate *= 1 - step / stage.steps
-        for group in optimizer.param_groups:
+        for group in groups:
             group["lr"] = stage.peak_lr * rate
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            states, visual = see(model, batch["pictures"], stage.train_tower)
+            states, visual = see(model, batch["pictures"], stage.tower_every)
             words = model.get_input_embeddings().weight[word_ids]
             look = looking(states, visual[:, :-1], words, batch["fine"], batch["coarse"])
             answer = torch.zeros(())
@@ -170,17 +200,19 @@ def run_stage(stage: Stage, model, looking, optimizer, tokenizer, done: int, see
                 logits, where = answer_logits(model, batch, visual)
                 answer = F.cross_entropy(logits, batch["labels"][where])
             loss = stage.answers * answer + stage.looking * look
-        optimizer.zero_grad(set_to_none=True)
+        for p in parameters:
+            p.grad = None
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         losses.append((answer.item(), look.item()))
         if (step + 1) % 50 == 0:
             mean = np.mean(losses[-50:], axis=0)
             pace_s = (time.monotonic() - started) / (step + 1 - done)
             print(f"{stage.name} {step + 1}: answers {mean[0]:.3f} looking {mean[1]:.3f} {pace_s:.2f} s/step", flush=True)
         if (step + 1) % 250 == 0 or step + 1 == stage.steps:
-            checkpoint(model, looking, optimizer, stage.name, step + 1, out)
+            checkpoint(model, looking, optimizers, stage.name, step + 1, out)
             if stage.answers:
                 model.eval()
                 frames = min(stage.mix.max_frames, 16)
@@ -189,20 +221,21 @@ def run_stage(stage: Stage, model, looking, optimizer, tokenizer, done: int, see
                 model.train()
 
 
-def checkpoint(model, looking, optimizer, stage: str, step: int, out: Path) -> None:
-    """Weights and Adam's moments as safetensors; the place in the schedule as JSON, written last."""
+def checkpoint(model, looking, optimizers, stage: str, step: int, out: Path) -> None:
+    """Weights and the optimizers' moments as safetensors; the place in the schedule as JSON, written last."""
     out.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{n}": p for n, p in model.named_parameters()}
     tensors |= {f"looking.{n}": p for n, p in looking.named_parameters()}
     for name, p in list(tensors.items()):
-        for key, value in optimizer.state.get(p, {}).items():
-            tensors[f"adam.{key}.{name}"] = value
+        for optimizer in optimizers:
+            for key, value in optimizer.state.get(p, {}).items():
+                tensors[f"moment {key} {name}"] = value
     save_file({n: t.detach().contiguous() for n, t in tensors.items()}, out / "state.tmp")
     (out / "state.tmp").rename(out / "state.safetensors")
     (out / "place.json").write_text(json.dumps({"stage": stage, "step": step}))
 
 
-def restore(model, looking, optimizer, out: Path) -> tuple[str, int]:
+def restore(model, looking, optimizers, out: Path) -> tuple[str, int]:
     """The stage and step that the folder was left at; ("", 0) for a new one."""
     if not (out / "place.json").exists():
         return "", 0
@@ -212,10 +245,13 @@ def restore(model, looking, optimizer, out: Path) -> tuple[str, int]:
     with torch.no_grad():
         for name, p in named.items():
             p.copy_(tensors[name])
-            moments = {k: tensors[f"adam.{k}.{name}"] for k in ("step", "exp_avg", "exp_avg_sq")
-                       if f"adam.{k}.{name}" in tensors}
-            if moments:
-                optimizer.state[p] = moments
+        for optimizer in optimizers:
+            mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            for name, p in named.items():
+                ends = f" {name}"
+                moments = {n.split(" ")[1]: t for n, t in tensors.items() if n.startswith("moment") and n.endswith(ends)}
+                if id(p) in mine and moments:
+                    optimizer.state[p] = moments
     place = json.loads((out / "place.json").read_text())
     return place["stage"], place["step"]
 
@@ -231,11 +267,8 @@ def main(
     torch.manual_seed(seed)
     tokenizer = make_tokenizer()
     model, looking = make_model(tokenizer), Looking()
-    decay = [p for m in (model, looking) for p in m.parameters() if p.ndim >= 2]
-    plain = [p for m in (model, looking) for p in m.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
-                                  betas=(0.9, 0.95), lr=1e-3)
-    at_stage, at_step = restore(model, looking, optimizer, out)
+    optimizers = make_optimizers(model, looking)
+    at_stage, at_step = restore(model, looking, optimizers, out)
     names = [s.name for s in STAGES]
     if skip_to:
         at_stage, at_step = skip_to, 0
@@ -243,7 +276,7 @@ def main(
         begin = names.index(at_stage) if at_stage else 0
         for number in range(begin, names.index(stop_after) + 1):
             done = at_step if number == begin else 0
-            run_stage(STAGES[number], model, looking, optimizer, tokenizer, done, seed * 1000 + number + done, out)
+            run_stage(STAGES[number], model, looking, optimizers, tokenizer, done, seed * 1000 + number + done, out)
     model.eval()
     if export:
         save(model, tokenizer, export)

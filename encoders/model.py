@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,7 +48,7 @@ class Text:
     """Words to be read, as token ids, with the time they belong to. Made by a family, read by `VideoLLM.read`."""
 
     ids: tuple[int, ...]
-    span: Span = Span(0.0, 0.0)
+    span: Span = field(default_factory=lambda: Span(0.0, 0.0))
 
     def __post_init__(self) -> None:
         if not self.ids:

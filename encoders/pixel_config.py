@@ -24,14 +24,14 @@ class PixelConfig:
 
     filter: how pictures are resized.
     scale, mean, std: a level of 0..255 becomes (level * scale - mean) / std, by colour.
-    size: what the family's processor calls `size`: "height" and "width", "shortest_edge" and "longest_edge".
+    edges_px: what the processor calls `size`: "height" and "width", "shortest_edge" and "longest_edge".
     """
 
     filter: Filter
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    size: Mapping[str, int]
+    edges_px: Mapping[str, int]
 
     def __post_init__(self) -> None:
         if self.filter not in get_args(Filter):
@@ -72,15 +72,15 @@ class PixelConfig:
             else 1.0,
             mean=(0.0,) * 3 if plain else _three("image_mean", given("image_mean", 0.5)),
             std=(1.0,) * 3 if plain else _three("image_std", given("image_std", 0.5)),
-            size=read_size("size", given("size", {})),
+            edges_px=read_size("size", given("size", {})),
         )
 
     def square_side(self, where: str) -> int:
         """The one side of a `size` that asks for a square."""
-        height = self.size.get("height", self.size.get("shortest_edge"))
-        width = self.size.get("width", height)
+        height = self.edges_px.get("height", self.edges_px.get("shortest_edge"))
+        width = self.edges_px.get("width", height)
         if height is None or height != width:
-            raise ValueError(f"{where} takes square frames; its processor's size is {dict(self.size)}")
+            raise ValueError(f"{where} takes square frames; its processor's size is {dict(self.edges_px)}")
         return height
 
 

@@ -140,13 +140,13 @@ def _has_kernel(filter: Filter) -> bool:
     return True
 
 
-def _resample_last(levels: Tensor, size: int, filter: Filter, tile: int) -> Tensor:
-    """Resamples the last axis of float32 levels to `size`, rounded and clipped to whole levels."""
+def _resample_last(levels: Tensor, num_out: int, filter: Filter, tile: int) -> Tensor:
+    """Resamples the last axis of float32 levels to `num_out` values, rounded and clipped to whole levels."""
     flat = levels.reshape(-1, levels.shape[-1])
-    out = torch.empty(flat.shape[0], size, dtype=torch.float32, device=levels.device)
-    for start, first, last, weights in _bands(levels.shape[-1], size, filter, tile, levels.device):
+    out = torch.empty(flat.shape[0], num_out, dtype=torch.float32, device=levels.device)
+    for start, first, last, weights in _bands(levels.shape[-1], num_out, filter, tile, levels.device):
         torch.mm(flat[:, first:last], weights, out=out[:, start : start + weights.shape[1]])
-    return out.add_(0.5).floor_().clamp_(0, 255).view(*levels.shape[:-1], size)
+    return out.add_(0.5).floor_().clamp_(0, 255).view(*levels.shape[:-1], num_out)
 
 
 @lru_cache(maxsize=32)

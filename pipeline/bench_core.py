@@ -18,9 +18,7 @@ import numpy as np
 import torch
 
 from ..memory import MemoryConfig
-from ..stream import Frame, open_source
-from ..stream.sampling import RateSampler
-from ..stream.truth import time_words
+from ..stream import Frame, RateSampler, open_source, time_words
 from .bench import Bench
 from .config import EngineConfig
 from .engine import Engine

@@ -15,8 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ..stream import SOURCES, Frame, Source, SourceLost, open_source
-from ..stream.sampling import RateSampler
+from ..stream import SOURCES, Frame, RateSampler, Source, SourceLost, open_source
 from .answer import Answer, Narration
 from .bench import BENCHES
 from .config import EngineConfig

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,8 @@ class EngineConfig:
     """None: those that suit the model."""
 
     def __post_init__(self) -> None:
-        if not self.fps > 0:
-            raise ValueError(f"fps must be more than 0; got {self.fps}")
+        if not 0 < self.fps < math.inf:
+            raise ValueError(f"fps must be finite and more than 0; got {self.fps}")
         _at_least_one(self.chunk_frames, "chunk_frames")
         _at_least_one(self.max_new_tokens, "max_new_tokens")
         if self.max_side_px is not None:
@@ -121,6 +122,9 @@ def _build(kind: type[Any], given: Any, where: str) -> Any:
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(names))}"
             raise ValueError(f"there is no setting {key!r}{place}; {hint}")
         _check_type(names[key], key, value, place)
+    missing = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in given]
+    if missing:
+        raise ValueError(f"settings are missing{place}: got {', '.join(given) or 'none'}; add {', '.join(missing)}")
     return kind(**given)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -84,6 +85,7 @@ class Engine:
         Several questions of one session are answered one after another, as they share a context.
         on_text: called with the text so far of a session's answer, as it grows.
         """
+        started_s = time.perf_counter()
         self.read_pending([session for session, _ in questions])
         answers: list[Answer | None] = [None] * len(questions)
         left = list(range(len(questions)))
@@ -92,7 +94,7 @@ class Engine:
             for i in left:
                 if questions[i][0] not in round_.values():
                     round_[i] = questions[i][0]
-            asked = {i: session.prepare(questions[i][1]) for i, session in round_.items()}
+            asked = {i: session.prepare(questions[i][1], started_s) for i, session in round_.items()}
             prompts = [
                 Prompt(
                     context=asked[i].context,

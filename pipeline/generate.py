@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from ..encoders import Row, Text, VideoLLM
 from ..encoders.context import Context
 
+# Shapes: R rows (prompts not answered yet), V vocabulary.
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..stream.truth import NOTHING, time_words
+from ..stream import time_words
+from ..stream.truth import NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +24,28 @@ class Prompts:
     silent: tuple[str, ...] = (NOTHING, "nothing new", "nothing is new", "nothing has changed", "no", "none", "")
 
     def __post_init__(self) -> None:
-        if "{since}" not in self.news:
-            raise ValueError(f"the prompt for news must have a place for {{since}}; got {self.news!r}")
+        for name, place in (("news", "since"), ("recount", "log")):
+            _check_place(name, getattr(self, name), place)
+        if isinstance(self.silent, str) or not all(isinstance(words, str) for words in self.silent):
+            raise ValueError(f"silent must be a list of answers; got {self.silent!r}")
+        object.__setattr__(self, "silent", tuple(self.silent))
 
     def question(self, since_s: float | None) -> str:
         return self.first if since_s is None else self.news.format(since=time_words(since_s))
 
     def is_silent(self, text: str) -> bool:
         return text.strip().rstrip(".!").lower() in self.silent
+
+
+def _check_place(name: str, prompt: str | None, place: str) -> None:
+    if prompt is None:
+        return
+    try:
+        has_place = prompt.format(**{place: "\0"}).count("\0") == 1
+    except (LookupError, ValueError):  # another place, or a brace that is not closed
+        has_place = False
+    if not has_place:
+        raise ValueError(f"the prompt {name!r} must have one place {{{place}}} and no other; got {prompt!r}")
 
 
 PROMPTS = Prompts(

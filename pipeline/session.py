@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -203,10 +202,12 @@ class Session:
             if self.memory.append(block).left_recent:
                 self._is_stale = True
 
-    def prepare(self, question: Question) -> Asked:
-        """Recalls what the question needs, and gives the context to answer it in."""
+    def prepare(self, question: Question, started_s: float) -> Asked:
+        """Recalls what the question needs, and gives the context to answer it in.
+
+        started_s: when it was asked, on `time.perf_counter`'s clock.
+        """
         self._check_open()
-        started_s = time.perf_counter()
         model, span = self._engine.model, question.span
         if self._last_pts_s is None:
             raise ValueError(f"nothing was seen of stream {self.stream_id!r} yet; push a frame before asking")

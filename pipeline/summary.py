@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ..stream import Frame, Span
-from ..stream.truth import time_words
+from ..stream import Frame, Span, time_words
 from .answer import Answer, Narration
 from .session import Session
 from .watch import Progress, watch

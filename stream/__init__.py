@@ -7,7 +7,7 @@ if not __name__.startswith("millpond."):
     )
 
 from .buffer import FrameBuffer
-from .frame import Frame, Span
+from .frame import Frame, Span, time_words
 from .gates import GATES, DifferenceGate, Gate, GateRun, NoGate, Verdict
 from .redact import redact, redact_uri
 from .sampling import SAMPLERS, EveryFrame, RateSampler, Sampler, SamplerRun, StrideSampler
@@ -40,4 +40,5 @@ __all__ = [
     "open_source",
     "redact",
     "redact_uri",
+    "time_words",
 ]

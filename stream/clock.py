@@ -22,14 +22,13 @@ class StreamClock:
     step_ticks: the usual distance of two frames, for a frame that brings neither time nor duration.
     """
 
-    # A step back by more than this is a clock that started again (a joined recording, a counter that wrapped:
-    # 33 bits of 90 kHz last 26.5 h), by less it is jitter.
-    RESTART_S = 1.0
-
     def __init__(self, time_base: Fraction, origin_ticks: int | None, step_ticks: int) -> None:
         self.time_base = time_base
         self._origin = origin_ticks
         self._step = max(1, step_ticks)
+        # A step back by more than this is a clock that started again (a joined recording, a counter that
+        # wrapped: 33 bits of 90 kHz last 26.5 h); by less it is jitter, or the order of decoding.
+        self.restart_ticks = 8 * self._step
         self._last: int | None = None
         self._last_step = self._step
         self._shift = 0
@@ -46,14 +45,14 @@ class StreamClock:
         else:
             value = ticks + self._shift
             if self._is_guessed and self._last is not None:
-                # What came before had no time; tick 0 was taken for it. RTSP starts there, other clocks anywhere.
-                if not 0 < (value - self._last) * self.time_base <= self.RESTART_S:
+                # Tick 0 was taken for what came before without a time: RTSP starts there, others anywhere.
+                if not 0 < value - self._last <= self.restart_ticks:
                     self._shift = self._last + self._last_step - ticks
                     value = ticks + self._shift
                 self._is_guessed = False
             is_own = self._last is None or value > self._last
             if self._last is not None and value < self._last:
-                if (self._last - value) * self.time_base > self.RESTART_S:
+                if self._last - value > self.restart_ticks:
                     self._shift += self._last + self._last_step - value
                     value = self._last + self._last_step
                 else:
@@ -74,5 +73,6 @@ class StreamClock:
         return (ticks - (self._origin or 0)) * self.time_base.numerator / self.time_base.denominator
 
     def ticks(self, pts_s: float) -> int:
-        """The last tick at or before a time; the 32nd of a tick forgives the rounding of `seconds`."""
-        return (self._origin or 0) + int((Fraction(pts_s) / self.time_base + Fraction(1, 32)) // 1)
+        """The last tick at or before a time; a nanosecond, if that is less than a tick, forgives rounding."""
+        forgiven = min(Fraction(1, 10**9) / self.time_base, Fraction(1, 32))
+        return (self._origin or 0) + int((Fraction(pts_s) / self.time_base + forgiven) // 1)

@@ -105,7 +105,7 @@ def in_display_order(
 
     for picture in pictures:
         if picture.pts is not None:
-            if times and picture.pts < times[0] - restart_ticks:
+            if times and picture.pts < max(times) - restart_ticks:
                 while held:
                     yield release()
             heapq.heappush(times, picture.pts)

@@ -7,6 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Shapes: H rows of pixels, W columns, 3 colours.
+
+
+def time_words(time_s: float) -> str:
+    """Seconds as they are written in prompts: one decimal, left out where it is zero. 12 -> "12", 0.5 -> "0.5"."""
+    return f"{time_s:.1f}".removesuffix(".0")
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Span:

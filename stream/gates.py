@@ -75,8 +75,7 @@ class DifferenceGate(Gate):
     sensor out. The score is the mean absolute difference of 4 x 4 cells, taken where it is largest: an object
     that fills a thousandth of the picture counts as much as one that fills it.
 
-    threshold: levels of 255 that a part must change by; 0 keeps all but exact repeats. On a fixed camera
-        noise stays below 3.
+    threshold: levels of 255 that a part must change by; 0 keeps all but exact repeats.
     max_gap_s: a frame is kept at the latest this long after the last, changed or not; infinite for never.
     """
 

@@ -160,6 +160,7 @@ class LiveSource(Source):
     def _connect(self) -> InputContainer:
         """A container whose video can be read. Raises SourceError or SourceLost, with nothing of the uri's
         secrets."""
+        self._connecting_at = time.monotonic()
         container, problem = self._where.open()
         if container is not None:
             video = first_video(container)
@@ -215,9 +216,9 @@ class LiveSource(Source):
         rate_hz = video.average_rate or video.guessed_rate or Fraction(25)
         clock = StreamClock(time_base, None, round(1 / (rate_hz * time_base)))
         silent_since = time.monotonic()
-        # Frames that came while FFmpeg was probing arrive in a burst: the connection is older than its first
-        # frame.
-        offset_s = self._last_s + (silent_since - self._last_at if self._next_index else 0.0)
+        # FFmpeg reads a while to learn what comes, and then gives it in a burst: so the connection's
+        # beginning counts.
+        offset_s = self._last_s + (self._connecting_at - self._last_at if self._next_index else 0.0)
         for packet in container.demux(video):
             if self.is_closed:
                 return

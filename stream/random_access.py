@@ -34,7 +34,10 @@ READERS = ("auto", "av", "decord")
 # decord 0.6 knows nothing newer (AV1 above all), and reads these right where the times are in order.
 _DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"})
 
-# Below this many pictures starting a process costs more than decord saves.
+# -P: the folder that the program was started in must not shadow a module.
+WORKER_COMMAND = (sys.executable, "-P", "-m", f"{__package__}.decord_worker")
+
+# Below this many pictures starting a process costs more than reading them.
 _WORTH_A_PROCESS = 32
 
 
@@ -105,7 +108,7 @@ def index_packets(video: av.VideoStream) -> PacketIndex:
         is_sound = False
     if is_sound:
         highest = -math.inf
-        restart_ticks = StreamClock.RESTART_S / video.time_base  # type: ignore[operator]
+        restart_ticks = clock_of(video).restart_ticks
         is_sorted = True
         for tick in ticks:
             is_sound &= tick >= highest - restart_ticks
@@ -267,9 +270,11 @@ def _ask_worker(request: dict[str, Any], deadline_s: float, max_pixels: int) -> 
     A process, because decord 0.6 can loop for ever holding the interpreter, or crash; and a plain one with
     bytes on its pipes, because multiprocessing would import the caller's main module again and speak pickle.
     """
-    command = [sys.executable, "-P", "-m", f"{__package__}.decord_worker"]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        WORKER_COMMAND,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     alarm = threading.Timer(deadline_s, process.kill)
     alarm.start()

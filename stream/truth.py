@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .frame import Span
+from .frame import Span, time_words
 from .world import COLORS, ENTRY_S, SHAPES, World
 
 # Shapes: N moments seen, O objects.
@@ -70,12 +70,6 @@ WORDINGS: dict[str, tuple[str, ...]] = {
 """Question types, the canonical wording first. "new" is the question of a narration."""
 
 NOTHING = "nothing"
-
-
-def time_words(time_s: float) -> str:
-    """Seconds as they are written everywhere: one decimal, left out where it is zero. 12 -> "12", 0.5 -> "0.5"."""
-    words = f"{time_s:.1f}"
-    return words[:-2] if words.endswith(".0") else words
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,9 +103,8 @@ class FileSource(Source):
     ) -> Iterator[Instant]:
         """The pictures from where the container stands; indices are the caller's business."""
         clock = clock or clock_of(video)
-        restart_ticks = int(StreamClock.RESTART_S / clock.time_base)
         pictures = decode_all(video.container, video, self.stats)  # type: ignore[arg-type]
-        for picture, ticks in in_display_order(pictures, video, restart_ticks):
+        for picture, ticks in in_display_order(pictures, video, clock.restart_ticks):
             self._check_size(picture.width, picture.height)
             placed = clock.place(ticks, picture.duration)
             self.stats.num_frames += 1
@@ -117,8 +116,8 @@ class FileSource(Source):
     ) -> list[Frame]:
         """The frame shown at each of the times: the last one that begins at or before it, or the first frame.
 
-        reader: "av", the reference; "decord", in a process of its own, with "av" where it cannot be trusted
-            with this file or misses the deadline; "auto", which takes decord where it is known to pay off.
+        reader: "av", the reference; "decord", in a process of its own, and "av" where decord cannot be used
+            for this file or misses the deadline; "auto": decord for dozens of pictures, "av" for fewer.
         deadline_s: how long decord may take for all of them.
         """
         from .random_access import read_at

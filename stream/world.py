@@ -100,7 +100,7 @@ def make_world(
     seed: int, *, duration_s: float = 16.0, step_s: float = 1.0, max_things: int = 4, aspect: float | None = None
 ) -> World:
     """Draws a world. What happens in it, happens at multiples of `step_s` seconds."""
-    if duration_s <= 0 or step_s <= 0 or not 0 <= max_things <= 4:
+    if not (0 < duration_s < np.inf and 0 < step_s < np.inf and 0 <= max_things <= 4):
         raise ValueError(
             "a world needs duration_s > 0, step_s > 0 and 0 to 4 things; "
             f"got duration_s={duration_s}, step_s={step_s}, max_things={max_things}"

@@ -46,8 +46,11 @@ class RtspServer:
 @pytest.fixture(scope="session")
 def gstreamer() -> None:
     """Skips where there is no GStreamer RTSP server."""
-    check = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst, GstRtspServer; " \
-        "Gst.init(None); assert all(Gst.ElementFactory.find(n) for n in ('x264enc', 'rtph264pay', 'qtdemux'))"  # fmt: skip
+    check = """import gi
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import Gst, GstRtspServer
+Gst.init(None)
+assert all(Gst.ElementFactory.find(name) for name in ("x264enc", "rtph264pay", "qtdemux"))"""
     if (
         not Path(SYSTEM_PYTHON).exists()
         or subprocess.run([SYSTEM_PYTHON, "-c", check], capture_output=True).returncode

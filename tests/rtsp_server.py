@@ -1,6 +1,8 @@
 """An RTSP server for tests, on GStreamer: run with the system's Python, which has its bindings.
 
-python3 rtsp_server.py [--clip FILE] [--port N] [--user NAME --password WORD]   prints the port, then serves /clip until killed.
+python3 rtsp_server.py [--clip FILE] [--port N] [--user NAME --password WORD]
+
+Prints its port, then serves /clip until it is killed.
 """
 
 import argparse

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from millpond.stream.clock import StreamClock
@@ -30,6 +30,7 @@ def placed(
         ([None, None, 80], [0.0, 0.04, 0.08]),
         # The clock starts again: time goes on one step later, and then on the new clock.
         ([5000, 5040, 0, 40], [5.0, 5.04, 5.08, 5.12]),
+        ([360, 400, 0, 40], [0.36, 0.4, 0.44, 0.48]),
     ],
 )
 def test_mended_times(ticks: list[int | None], times_s: list[float]) -> None:
@@ -69,4 +70,5 @@ def test_times_never_run_backwards(ticks: list[int | None], origin: int | None, 
 @given(tick=st.integers(0, 10**12), base=st.sampled_from([MS, Fraction(1, 90_000), Fraction(1001, 30_000)]))
 def test_a_time_read_back_is_its_tick(tick: int, base: Fraction) -> None:
     clock = StreamClock(base, 0, 1)
+    assume(clock.seconds(tick) < 1e6)  # eleven days: beyond that a double has no nanoseconds left
     assert clock.ticks(clock.seconds(tick)) == tick

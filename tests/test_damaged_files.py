@@ -63,7 +63,9 @@ def test_a_scratch_costs_itself_and_not_what_follows(
         frames = list(source)
     times_s = [frame.pts_s for frame in frames]
     assert times_s == sorted(times_s)
-    right = [f for f in frames if number_of(f.rgb_HW3) == round(f.pts_s * 25)]
+    # AVI has no times: it counts, and what is lost is not counted.
+    late = 0 if not name.endswith(".avi") else 150 - len(frames)
+    right = [f for f in frames if number_of(f.rgb_HW3) - round(f.pts_s * 25) in (0, late)]
     assert len(right) > 110
     assert any(f.pts_s > 5.5 for f in right), "it goes on behind the scratch"
     assert source.stats.num_damaged or len(frames) < 150
@@ -74,10 +76,12 @@ def test_a_scratch_costs_itself_and_not_what_follows(
 def test_real_clips_scratched(tmp_path: Path, name: str, least: int) -> None:
     copy = tmp_path / name
     copy.write_bytes((VIDEOS / name).read_bytes())
+    with open_source(copy) as source:
+        num_whole = sum(1 for _ in source.instants())  # type: ignore[attr-defined]
     with open_source(scratch(copy, 0.3, 0.31)) as source:
         times_s = [instant.pts_s for instant in source.instants()]  # type: ignore[attr-defined]
-    assert len(times_s) > least and times_s == sorted(times_s)
-    assert source.stats.num_damaged
+    assert least < len(times_s) and times_s == sorted(times_s)
+    assert source.stats.num_damaged or len(times_s) < num_whole
 
 
 def test_an_mp4_cut_before_its_index(tmp_path: Path) -> None:
@@ -153,7 +157,7 @@ def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
 
 
 def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
-    """A codec that takes the header's word for its size: nothing is allocated for it, and one sentence told."""
+    """A codec that takes the header's word for its size: nothing is allocated, one sentence is told."""
     clip = make_clip(tmp_path / "a.avi", 5, codec="msmpeg4")
     data = bytearray(clip.read_bytes())
     struct.pack_into("<II", data, data.index(b"strf") + 12, 60_000, 60_000)

@@ -9,8 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFilter
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
 from millpond.encoders import FAMILIES, FrameTokens, Row, Text, VideoLLM, load_model
@@ -19,6 +25,15 @@ from millpond.stream import Frame
 from .tiny_models import TINY_MODELS
 
 NUM_NEW = 12
+# The PIL processor of each family, and the `size` by which it does what the video processor does to a frame,
+# where the files say them apart: Qwen3-VL counts the pixels of both frames.
+PIL_PROCESSORS = {
+    "llava_onevision": (LlavaOnevisionImageProcessorPil, None),
+    "qwen2_vl": (Qwen2VLImageProcessorPil, None),
+    "qwen2_5_vl": (Qwen2VLImageProcessorPil, None),
+    "qwen3_vl": (Qwen2VLImageProcessorPil, {"shortest_edge": 4096 // 2, "longest_edge": 40960 // 2}),
+    "smolvlm": (SmolVLMImageProcessorPil, {"longest_edge": 96}),
+}
 QUESTION = "What color is the circle?"
 # Largest difference of logits (which spread by 1.2 and reach 4.3) from transformers' own, over 3 seeds of
 # each family: 5e-6 in float32; 0.03 in bfloat16, where transformers' own eager and sdpa attention differ by
@@ -136,6 +151,24 @@ def num_blocks(model: VideoLLM, frames: Sequence[Frame]) -> int:
 
 def test_every_family_has_a_tiny_model() -> None:
     assert set(TINY_MODELS) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("shape", [(96, 160), (150, 70), (40, 48)], ids=str)
+def test_pixels_equal_the_familys_pil_processor(pair: Pair, folder: Path, shape: tuple[int, int]) -> None:
+    """At most 2 levels of 255 apart, on at most 3 % of the values; see test_pixels.py for the parts."""
+    processor_class, size = PIL_PROCESSORS[pair.ours.spec.family]
+    processor = processor_class.from_pretrained(folder, **({"size": size} if size else {}))
+    picture = ImageFilter.GaussianBlur(2)
+    rgb = np.asarray(Image.fromarray(make_frames(1, *shape)[0].rgb_HW3).filter(picture))
+    theirs = processor(images=[[Image.fromarray(rgb)]], return_tensors="pt")["pixel_values"]
+    if pair.ours.spec.family == "llava_onevision":
+        theirs = theirs[0, :1]  # the first patch is the whole picture
+    frames = [Frame(rgb, 0.0)] * pair.ours.spec.frames_per_block
+    ours = next(iter(pair.ours.pixels(frames).as_inputs().values())).reshape(theirs.shape)
+    # as far as one colour's level may be off, whichever colour a number belongs to
+    off_levels = (ours - theirs).abs() * 255 * max(processor.image_std)
+    assert off_levels.max() < 2.2
+    assert (off_levels > 0.5).float().mean() < 0.03
 
 
 @torch.inference_mode()

@@ -104,8 +104,9 @@ def test_a_wrong_csv(tmp_path: Path, text: str, sentence: str) -> None:
 def test_a_bad_picture_is_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save(tmp_path, "0.png", 5)
     (tmp_path / "1.png").write_bytes(b"no picture")
-    half = save(tmp_path, "2.png", 6)
-    half.write_bytes(half.read_bytes()[:60])
+    half = tmp_path / "2.png"
+    Image.effect_noise((90, 90), 50).save(half)
+    half.write_bytes(half.read_bytes()[:2000])
     save(tmp_path, "3.jpg", 7)
     with open_source(tmp_path) as source:
         frames = list(source)

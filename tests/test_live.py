@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_real_clip_plays_to_its_end(rtsp_server: Start) -> None:
     # The server drops nothing; frame times are the clip's own, 1000/26777 s apart.
     assert len(times_s) >= 210
     assert times_s == sorted(times_s) and times_s[0] == 0.0
-    steps_s = sorted(b - a for a, b in zip(times_s, times_s[1:], strict=False))
+    steps_s = sorted(b - a for a, b in pairwise(times_s))
     assert steps_s[len(steps_s) // 2] == pytest.approx(1000 / 26777, abs=1e-3)
 
 
@@ -147,7 +148,7 @@ def test_a_lost_server_is_found_again(rtsp_server: Start, caplog: pytest.LogCapt
     assert second.port == first.port
     assert times_s == sorted(times_s)
     # The time that nobody saw has passed all the same.
-    assert times_s[-1] - times_s[0] == pytest.approx(walls_s[-1] - walls_s[0], abs=0.5)
+    assert times_s[-1] - times_s[0] == pytest.approx(walls_s[-1] - walls_s[0], abs=1.0)
     assert "trying again in 0.1 s" in caplog.text
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from millpond.encoders.load import BUILT_IN
 from millpond.pipeline import Engine
 from millpond.pipeline.bench_mini import MiniBench, wilson
-from millpond.stream import open_source
-from millpond.stream.sampling import RateSampler
+from millpond.stream import RateSampler, open_source
 
 from .pil_world import draw_sprites, write_clip
 

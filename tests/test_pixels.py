@@ -235,7 +235,7 @@ def test_what_a_file_leaves_out_is_the_familys_own() -> None:
     config = PixelConfig.read(
         {"image_mean": None}, {**OPENAI_CLIP, "resample": 1, "size": {"longest_edge": 9}}
     )
-    assert (config.filter, config.mean, dict(config.size)) == (
+    assert (config.filter, config.mean, dict(config.edges_px)) == (
         "lanczos",
         OPENAI_CLIP["image_mean"],
         {"longest_edge": 9},

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from millpond.pipeline import Answer, Engine, EngineConfig, Narration, NarrationConfig, Question
 from millpond.pipeline.watch import watch
-from millpond.stream import SourceLost, open_source
-from millpond.stream.sampling import RateSampler
+from millpond.stream import RateSampler, SourceLost, open_source
 
 from .clips import VIDEOS
 from .conftest import RtspServer

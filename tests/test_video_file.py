@@ -67,7 +67,7 @@ def test_time_begins_with_the_stream(tmp_path: Path, suffix: str) -> None:
 
 
 @has_real_clips
-@pytest.mark.parametrize(("name", "num_frames"), zip(REAL_CLIPS, (270, 455, 217, 68, 795), strict=True))
+@pytest.mark.parametrize(("name", "num_frames"), [*zip(REAL_CLIPS, (270, 455, 217, 68, 795), strict=True)])
 def test_the_real_clips(name: str, num_frames: int) -> None:
     with open_source(VIDEOS / name) as source:
         times_s = [instant.pts_s for instant in source.instants()]  # type: ignore[attr-defined]
@@ -120,11 +120,11 @@ def test_a_picture_larger_than_allowed_is_refused(tmp_path: Path) -> None:
 
 def test_a_stream_that_changes_its_size_goes_on(tmp_path: Path) -> None:
     small, large = tmp_path / "small.ts", tmp_path / "large.ts"
-    make_clip(small, 10)
+    make_clip(small, 25)
     with av.open(str(large), "w") as container:
         stream = container.add_stream(H264, rate=25)
         stream.width, stream.height, stream.pix_fmt = 320, 192, "yuv420p"
-        for _ in range(10):
+        for _ in range(25):
             container.mux(stream.encode(av.VideoFrame(320, 192, "yuv420p")))
         container.mux(stream.encode(None))
     joined = tmp_path / "joined.ts"
@@ -134,7 +134,7 @@ def test_a_stream_that_changes_its_size_goes_on(tmp_path: Path) -> None:
     assert {(f.width, f.height) for f in frames} == {(160, 96), (320, 192)}
     times_s = [frame.pts_s for frame in frames]
     # The second part's clock starts again; time does not.
-    assert times_s == sorted(times_s) and len(frames) >= 18 and times_s[-1] == pytest.approx(0.76, abs=0.09)
+    assert times_s == sorted(times_s) and len(frames) >= 48 and times_s[-1] == pytest.approx(1.96, abs=0.09)
 
 
 def test_sound_without_pictures(tmp_path: Path) -> None:

@@ -312,6 +312,7 @@ TINY_MODELS = {
                 "preprocessor_config.json": {
                     "image_processor_type": "Qwen2VLImageProcessorFast",
                     "size": {"shortest_edge": 65536, "longest_edge": 16777216},
+                    "patch_size": 16,
                     **_HALVES,
                 },
                 "video_preprocessor_config.json": {
@@ -332,6 +333,7 @@ TINY_MODELS = {
             {
                 "preprocessor_config.json": {
                     "image_processor_type": "SmolVLMImageProcessor",
+                    "do_image_splitting": False,
                     "max_image_size": {"longest_edge": 64},
                     "resample": 1,
                     "video_sampling": {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 96}},

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ...stream import Frame, Span
+from ...stream import Frame, Span, time_words
 from ..pixel_config import OPENAI_CLIP, PixelConfig, processor_settings
 from ..tokens import FrameTokens
 from .base_hf import FrameText, HFVideoLLM
@@ -68,5 +68,4 @@ class LlavaOnevision(HFVideoLLM):
         return one_moment(frames, seen.pooler_output, self._grid_hw)
 
     def frame_text(self, span: Span) -> FrameText:
-        time = f"{span.start_s:.1f}".removesuffix(".0")
-        return FrameText(self.encode(f"{time} s"), ())
+        return FrameText(self.encode(f"{time_words(span.start_s)} s"), ())

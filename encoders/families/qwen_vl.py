@@ -184,7 +184,7 @@ class QwenVL(HFVideoLLM):
 
     def _read_budget(self, settings: Mapping[str, Any]) -> tuple[int, int]:
         """Bounds on the pixels of one frame, from the processor's `size` or the older min and max pixels."""
-        sizes = dict(self.pixel_defaults["size"]) | dict(self._pixel_config.size)
+        sizes = dict(self.pixel_defaults["size"]) | dict(self._pixel_config.edges_px)
         for old, new in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
             if settings.get(old) is not None:
                 sizes[new] = whole(old, settings[old])

@@ -93,7 +93,7 @@ class SmolVLM(HFVideoLLM):
 def _longest_edge(settings: dict[str, Any], config: PixelConfig) -> int:
     """`size` where the processor's file gives it, else that of `video_sampling`, as in transformers."""
     sampling = settings.get("video_sampling")
-    size = dict(config.size)
+    size = dict(config.edges_px)
     if settings.get("size") is None and isinstance(sampling, dict) and sampling.get("video_size") is not None:
         size = read_size("video_sampling.video_size", sampling["video_size"])
     if "longest_edge" not in size:
