@@ -18,10 +18,10 @@ def main() -> None:
             for session, frame in zip(sessions, frames, strict=True):
                 session.push(frame)
             if number in (7, 14):
-                for answer, session in zip(
-                    engine.ask([(session, Question("What appeared last?")) for session in sessions]), sessions, strict=True
-                ):
+                answers = engine.ask([(session, Question("What appeared last?")) for session in sessions])
+                for session, answer in zip(sessions, answers, strict=True):
                     print(f"{session.stream_id:6} at {answer.seen_until_s:4.1f} s: {answer.text}")
+
 
 
 if __name__ == "__main__":

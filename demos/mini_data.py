@@ -22,6 +22,7 @@ FIRST_TRAINING_SEED = 1_000_000
 """Worlds with smaller seeds are never trained on: tests, demos and evaluation draw theirs from there."""
 FRAME_TOKENS = 37
 IGNORE = -100
+PLACES = ("left", "right", "top", "bottom", "center")
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,26 @@ def patch_labels(cover_FOHW: np.ndarray, witness: Witness, cell: int, share: flo
     if num_things == 0:
         return np.zeros((num_frames, side * side), dtype=np.int64)
     pooled = cover_FOHW.reshape(num_frames, num_things, side, cell, side, cell).mean((3, 5))
-    names = np.array([1 + COLORS.index(t.color) * len(SHAPES) + SHAPES.index(t.shape) for t in witness.world.things])
+    things = witness.world.things
+    names = np.array([1 + COLORS.index(t.color) * len(SHAPES) + SHAPES.index(t.shape) for t in things])
     best = pooled.argmax(1)
     return np.where(pooled.max(1) > share, names[best], 0).reshape(num_frames, side * side)
+
+
+def place_labels(side: int = 6) -> list[int]:
+    """Which of PLACES each pooled cell lies in, row by row; IGNORE on the diagonals, where two would do."""
+    labels = []
+    for y in range(side):
+        for x in range(side):
+            dx, dy = (x + 0.5) / side - 0.5, (y + 0.5) / side - 0.5
+            if max(abs(dx), abs(dy)) < 0.11:
+                labels.append(PLACES.index("center"))
+            elif abs(abs(dx) - abs(dy)) < 0.06:
+                labels.append(IGNORE)
+            else:
+                words = ("left", "right") if abs(dx) > abs(dy) else ("top", "bottom")
+                labels.append(PLACES.index(words[(dx if abs(dx) > abs(dy) else dy) > 0]))
+    return labels
 
 
 class Clips(IterableDataset):

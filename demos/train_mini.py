@@ -1,4 +1,4 @@
-"""Trains the built-in model from a seed, in stages, on one GPU or two CPU cores; interrupted runs go on where they were.
+"""Trains the built-in model from a seed, in stages, on two CPU cores; an interrupted run goes on where it was.
 
     python demos/train_mini.py --out runs/mini                 # all stages
     python demos/train_mini.py --out runs/mini --export encoders/mini
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from mini_data import IGNORE, Clips, Mix
+from mini_data import IGNORE, PLACES, Clips, Mix, place_labels
 from mini_model import make_model, make_tokenizer, save
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -66,7 +66,8 @@ class Looking(nn.Module):
     """Heads that only training has: what covers a patch, and which words a pooled token should be near to.
 
     Aligning each pooled visual token with the embeddings of its colour's and its shape's word (two softmaxes against
-    the tied embedding matrix, with one learned row for "nothing here") is what makes the language half learn at once.
+    the tied embedding matrix, with one learned row for "nothing here") is what makes the language half learn at once;
+    a third softmax does the same for the place of a token that shows an object.
     """
 
     def __init__(self) -> None:
@@ -78,7 +79,7 @@ class Looking(nn.Module):
     def forward(
         self, patches_NPD: Tensor, cells_NCD: Tensor, words_WD: Tensor, fine_NP: Tensor, coarse_NC: Tensor
     ) -> Tensor:
-        """words_WD: embedding rows of the colours, then of the shapes."""
+        """words_WD: embedding rows of the colours, then of the shapes, then of the places."""
         logits = self.patch(patches_NPD).flatten(0, 1)
         color, shape = split_label(fine_NP)
         weight = torch.ones(1 + len(COLORS), device=logits.device)
@@ -87,13 +88,15 @@ class Looking(nn.Module):
         weight = weight[: 1 + len(SHAPES)]
         loss = loss + F.cross_entropy(logits[:, 1 + len(COLORS) :], shape, weight)
         cells = F.normalize(cells_NCD.float(), dim=-1).flatten(0, 1)
-        rows = (words_WD[: len(COLORS)], words_WD[len(COLORS) :])
-        for number, (table, label) in enumerate(zip(rows, split_label(coarse_NC), strict=True)):
+        rows = words_WD.split([len(COLORS), len(SHAPES), len(PLACES)])
+        for number, (table, label) in enumerate(zip(rows[:2], split_label(coarse_NC), strict=True)):
             table = F.normalize(torch.cat([self.nothing[number : number + 1], table]), dim=-1)
             weight = torch.ones(len(table), device=logits.device)
             weight[0] = 0.3
             loss = loss + F.cross_entropy(cells @ table.T * self.log_scale.exp(), label, weight)
-        return loss
+        places = torch.where(coarse_NC > 0, torch.tensor(place_labels()), IGNORE).flatten()
+        logits = cells @ F.normalize(rows[2], dim=-1).T * self.log_scale.exp()
+        return loss + F.cross_entropy(logits, places, ignore_index=IGNORE)
 
 
 def split_label(label: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,10 +179,14 @@ def make_optimizers(model, looking) -> list[torch.optim.Optimizer]:
     ]
 
 
+def told_scores(scores: dict[str, float]) -> str:
+    return ", ".join(f"{kind} {share:.3f}" for kind, share in scores.items())
+
+
 def run_stage(stage: Stage, model, looking, optimizers, tokenizer, done: int, seed: int, out: Path) -> None:
     """Trains one stage from its step `done` on, saving as it goes."""
     loader = DataLoader(Clips(tokenizer, stage.mix, seed), batch_size=None, num_workers=1, prefetch_factor=4)
-    word_ids = torch.tensor([tokenizer.convert_tokens_to_ids("▁" + w) for w in (*COLORS, *SHAPES)])
+    word_ids = torch.tensor([tokenizer.convert_tokens_to_ids("▁" + w) for w in (*COLORS, *SHAPES, *PLACES)])
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     parameters = [p for group in groups for p in group["params"]]
     model.train()
@@ -210,14 +217,15 @@ def run_stage(stage: Stage, model, looking, optimizers, tokenizer, done: int, se
         if (step + 1) % 50 == 0:
             mean = np.mean(losses[-50:], axis=0)
             pace_s = (time.monotonic() - started) / (step + 1 - done)
-            print(f"{stage.name} {step + 1}: answers {mean[0]:.3f} looking {mean[1]:.3f} {pace_s:.2f} s/step", flush=True)
+            told = f"answers {mean[0]:.3f} looking {mean[1]:.3f} {pace_s:.2f} s/step"
+            print(f"{stage.name} {step + 1}: {told}", flush=True)
         if (step + 1) % 250 == 0 or step + 1 == stage.steps:
             checkpoint(model, looking, optimizers, stage.name, step + 1, out)
             if stage.answers:
                 model.eval()
                 frames = min(stage.mix.max_frames, 16)
                 scores = evaluate(model, tokenizer, num_frames=frames, clips=32, blind=False)
-                print(f"  {frames} frames: " + ", ".join(f"{k} {v:.2f}" for k, v in scores.items()), flush=True)
+                print(f"  {frames} frames: {told_scores(scores)}", flush=True)
                 model.train()
 
 
@@ -248,10 +256,9 @@ def restore(model, looking, optimizers, out: Path) -> tuple[str, int]:
         for optimizer in optimizers:
             mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
             for name, p in named.items():
-                ends = f" {name}"
-                moments = {n.split(" ")[1]: t for n, t in tensors.items() if n.startswith("moment") and n.endswith(ends)}
-                if id(p) in mine and moments:
-                    optimizer.state[p] = moments
+                keys = [n for n in tensors if n.startswith("moment ") and n.endswith(f" {name}")]
+                if id(p) in mine and keys:
+                    optimizer.state[p] = {n.split(" ")[1]: tensors[n] for n in keys}
     place = json.loads((out / "place.json").read_text())
     return place["stage"], place["step"]
 
@@ -262,7 +269,7 @@ def main(
     export: Annotated[Path | None, typer.Option(help="write the model's folder here")] = None,
     stop_after: Annotated[str, typer.Option(help="name of the last stage to run")] = "cool-down",
     skip_to: Annotated[str, typer.Option(help="leave what the run is at, and start this stage")] = "",
-    evaluate_only: Annotated[bool, typer.Option(help="print the scores, and those of a model that does not look")] = False,
+    evaluate_only: Annotated[bool, typer.Option(help="print the scores, beside a model that does not look")] = False,
 ) -> None:
     torch.manual_seed(seed)
     tokenizer = make_tokenizer()
@@ -284,7 +291,7 @@ def main(
         for blind in (False, True):
             scores = evaluate(model, tokenizer, num_frames=frames, clips=96, blind=blind)
             label = "does not look" if blind else "looks"
-            print(f"{frames:2d} frames, {label}: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()), flush=True)
+            print(f"{frames:2d} frames, {label}: {told_scores(scores)}", flush=True)
 
 
 if __name__ == "__main__":

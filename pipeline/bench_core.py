@@ -62,19 +62,20 @@ class CoreBench(Bench):
             if model == "default":
                 paths = {"millpond/mini": "millpond/mini", "random-60M": str(_make_random(Path(folder) / "random-60M"))}
             measured = {name: _measure(path, repeats) for name, path in paths.items()}
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads"
         return {
             **measured[list(measured)[-1]],
             "models": measured,
             "num_frames": NUM_FRAMES,
             "repeats": repeats,
-            "machine": machine,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__.partition('+')[0]}, "
+            f"{torch.get_num_threads()} threads",
         }
 
     def table(self, result: dict[str, Any]) -> str:
         lines = [f"{NUM_FRAMES} frames, one question, median of {result['repeats']}; {result['machine']}"]
         for name, m in result["models"].items():
-            lines.append(f"{name}: {m['num_tokens']} tokens, the same on both sides: {'yes' if m['same_tokens'] else 'NO'}")
+            same = "yes" if m["same_tokens"] else "NO"
+            lines.append(f"{name}: {m['num_tokens']} tokens, the same on both sides: {same}")
             for key, unit, scale in (
                 ("wall", "s", 1.0),
                 ("cold_ttft", "s", 1.0),
@@ -103,7 +104,8 @@ def _measure(model: str, repeats: int) -> dict[str, Any]:
     result["same_tokens"] = len({run.ids for side in runs.values() for run in side}) == 1
     for name, side_runs in runs.items():
         result[name] = {
-            key: statistics.median(getattr(run, key) for run in side_runs) for key in ("wall_s", "ttft_s", "cold_ttft_s")
+            key: statistics.median(getattr(run, key) for run in side_runs)
+            for key in ("wall_s", "ttft_s", "cold_ttft_s")
         }
         result[name]["peak_memory_bytes"] = _peak_memory(model, name)
     for key in ("wall_s", "ttft_s", "cold_ttft_s", "peak_memory_bytes"):
@@ -141,7 +143,7 @@ class Ours:
 
 
 class Theirs:
-    """transformers' own picture processor, model and generate, given Millpond's prompt: each frame's time, then the frame.
+    """transformers' own picture processor, model and generate, given Millpond's prompt: for each frame its time, then it.
 
     The processor is the one that works without torchvision.
     """
@@ -232,8 +234,8 @@ def _make_random(folder: Path) -> Path:
     vision, text = config.vision_config, config.text_config
     vision.update({"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6, "num_hidden_layers": 8})
     vision.update({"image_size": 224, "patch_size": 16})
-    text.update({"hidden_size": 640, "intermediate_size": 1792, "num_hidden_layers": 10, "layer_types": ["full_attention"] * 10})
-    text.update({"num_attention_heads": 10, "num_key_value_heads": 2, "head_dim": 64})
+    text.update({"hidden_size": 640, "intermediate_size": 1792, "num_attention_heads": 10, "num_key_value_heads": 2})
+    text.update({"num_hidden_layers": 10, "layer_types": ["full_attention"] * 10, "head_dim": 64})
     torch.manual_seed(0)
     model = LlavaOnevisionForConditionalGeneration(config)
     model.generation_config.eos_token_id = None

@@ -1,4 +1,4 @@
-"""`millpond bench mini`: how often the built-in model is right, through the whole pipeline, beside one that does not look."""
+"""`millpond bench mini`: how often the built-in model is right, through the whole pipeline, beside one that is blind."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class MiniBench(Bench):
 
     about = (
         "mini: answers right, to the letter, on synthetic worlds that training never saw, through the whole pipeline, "
-        "beside the same model given black frames. Keys: accuracy, blind_accuracy, interval (95 % for accuracy), by_type "
-        "(accuracy, blind_accuracy, num_questions of each), num_questions, num_worlds, num_frames."
+        "beside the same model given black frames. Keys: accuracy, blind_accuracy, interval (95 % for accuracy), "
+        "by_type (accuracy, blind_accuracy, num_questions of each), num_questions, num_worlds, num_frames."
     )
 
     def run(self, *, model: str, repeats: int) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class MiniBench(Bench):
         blind: dict[str, list[bool]] = defaultdict(list)
         num_worlds = NUM_WORLDS * repeats
         for first in range(FIRST_SEED, FIRST_SEED + num_worlds, _WORLDS_AT_ONCE):
-            clips = [_clip(seed) for seed in range(first, min(first + _WORLDS_AT_ONCE, FIRST_SEED + num_worlds))]
+            clips = [_clip(seed) for seed in range(first, first + _WORLDS_AT_ONCE)]
             for scores, looks in ((right, True), (blind, False)):
                 for kind, hit in _score(engine, clips, looks):
                     scores[kind].append(hit)

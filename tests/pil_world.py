@@ -25,7 +25,7 @@ _SCALE = 3
 
 @dataclass(frozen=True)
 class Sprite:
-    """A shape that shows from start_s to end_s and moves in a straight line all the while; centre and radius in pixels."""
+    """A shape that shows from start_s to end_s, in a straight line all the while; centre and radius in pixels."""
 
     color: str
     shape: str
@@ -73,7 +73,7 @@ def write_clip(path: Path, sprites: list[Sprite], background: tuple[int, int, in
 
 
 def draw_sprites(seed: int, duration_s: float) -> tuple[list[Sprite], tuple[int, int, int]]:
-    """One to three sprites of different colours and shapes, one after another, in different columns; a dark backdrop."""
+    """One to three sprites of different colours and shapes, one after another, in columns; a dark backdrop."""
     rng = np.random.default_rng(seed)
     number = int(rng.integers(1, 4))
     colors = rng.choice(list(RGB), number, replace=False)
