@@ -98,9 +98,26 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForCondition
         tie_word_embeddings=True,
     )
     model = LlavaOnevisionForConditionalGeneration(config)
+    place_patches(model)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
+
+
+@torch.no_grad()
+def place_patches(model: LlavaOnevisionForConditionalGeneration) -> None:
+    """Starts the tower's position embedding from sines and cosines of row and column.
+
+    Drawn at random it is so weak beside the pictures that the tower learns to do without it, and "where" with it.
+    """
+    embedding = model.model.vision_tower.embeddings.position_embedding.weight
+    num_patches, dim = embedding.shape
+    side = round(num_patches**0.5)
+    angle = torch.arange(side)[:, None] / side * torch.pi * torch.arange(1, dim // 4 + 1)[None] / 2
+    waves = torch.cat([angle.sin(), angle.cos()], dim=1) / torch.arange(1, dim // 4 + 1).sqrt().repeat(2)
+    rows = waves[:, None].expand(side, side, -1)
+    columns = waves[None].expand(side, side, -1)
+    embedding.copy_(torch.cat([rows, columns], dim=-1).reshape(num_patches, dim))
 
 
 def save(model: LlavaOnevisionForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

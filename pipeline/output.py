@@ -27,7 +27,7 @@ def answer_record(answer: Answer) -> dict[str, Any]:
 def narration_record(narration: Narration) -> dict[str, Any]:
     """A narration as `narrate --json` prints it: what an answer has, and its own stretch of time."""
     times = {"start_s": round(narration.span.start_s, 6), "end_s": round(narration.span.end_s, 6)}
-    return {**times, **answer_record(narration.answer)}
+    return {**times, **answer_record(narration.answer), "text": narration.text}
 
 
 def clock(time_s: float) -> str:

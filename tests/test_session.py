@@ -74,8 +74,10 @@ def test_answers_equal_transformers_own(tmp_path: Path) -> None:
     pixels = torch.from_numpy(np.stack([f.rgb_HW3 for f in frames])).permute(0, 3, 1, 2)[:, None] / 127.5 - 1
     chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}]
     prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    video = "".join(f"{time_words(frame.pts_s)} s" + "<video>" * 37 for frame in frames)
-    ids = tokenizer(prompt.replace("<video>", video), return_tensors="pt")["input_ids"]
+    # The template writes nothing between "user" and the video: each frame's time is a text of its own.
+    before, mark, after = prompt.partition("<video>")
+    pieces = [before, *(piece for f in frames for piece in (f"{time_words(f.pts_s)} s", mark * 37)), after]
+    ids = torch.tensor([[i for piece in pieces for i in tokenizer(piece)["input_ids"]]])
     out = theirs.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
