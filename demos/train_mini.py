@@ -57,8 +57,8 @@ STAGES = (
     Stage("look", 300, Mix(1, 1, 96, 1), 2e-3, 0.0, 1.0),
     Stage("one-frame", 400, Mix(1, 1, 48, 8), 1.5e-3, 1.0, 0.5, tower_every=2),
     Stage("few-frames", 400, Mix(1, 6, 12, 12), 1.5e-3, 1.0, 0.3, tower_every=2),
-    Stage("many-frames", 1500, Mix(1, 16, 8, 16), 1.2e-3, 1.0, 0.2, tower_every=4),
-    Stage("cool-down", 400, Mix(1, 20, 8, 16), 1.2e-3, 1.0, 0.1, tower_every=4, cool=True, warmup_steps=1),
+    Stage("many-frames", 1000, Mix(1, 16, 8, 16), 1.2e-3, 1.0, 0.2, tower_every=4),
+    Stage("cool-down", 800, Mix(1, 20, 8, 16), 1.2e-3, 1.0, 0.1, tower_every=4, cool=True, warmup_steps=1),
 )
 
 

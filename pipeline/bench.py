@@ -25,4 +25,6 @@ class Bench(ABC):
         """The result for people."""
 
 
-BENCHES: Table[Bench] = Table("benchmark", __package__ or "", {"core": "bench_core:CoreBench", "mini": "bench_mini:MiniBench"})
+BENCHES: Table[Bench] = Table(
+    "benchmark", __package__ or "", {"core": "bench_core:CoreBench", "mini": "bench_mini:MiniBench"}
+)

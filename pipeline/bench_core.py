@@ -44,8 +44,9 @@ class CoreBench(Bench):
 
     about = (
         "core: this pipeline with everything off against transformers' own processor and generate, on the same frames, "
-        "model and prompt. Keys: wall_ratio (raw frames to last token, ours over theirs), ttft_ratio (question to first "
-        "token, frames having come before; transformers keeps nothing between calls, so its time holds the frames too), "
+        "model and prompt. Keys: wall_ratio (raw frames to last token, ours over theirs), ttft_ratio (question to "
+        "first token, frames having come before; transformers keeps nothing between calls, so its time holds the "
+        "frames too), "
         "cold_ttft_ratio (raw frames to first token), peak_memory_ratio (peak resident bytes of a process that does it "
         "once), same_tokens, ours and theirs with wall_s, ttft_s, cold_ttft_s, peak_memory_bytes; models (the same for "
         "each model measured); num_frames, num_tokens, repeats, machine."
@@ -143,7 +144,7 @@ class Ours:
 
 
 class Theirs:
-    """transformers' own picture processor, model and generate, given Millpond's prompt: for each frame its time, then it.
+    """transformers' own picture processor, model and generate, given Millpond's prompt: each frame's time, then it.
 
     The processor is the one that works without torchvision.
     """

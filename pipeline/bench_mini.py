@@ -1,4 +1,4 @@
-"""`millpond bench mini`: how often the built-in model is right, through the whole pipeline, beside one that is blind."""
+"""`millpond bench mini`: how often the built-in model is right, through the whole pipeline, and blind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WORLDS_AT_ONCE = 8
 
 
 class MiniBench(Bench):
-    """Worlds that training never saw, 16 frames of 320x240 at 1 fps, a question of every kind in its canonical words."""
+    """Worlds that training never saw, 16 frames of 320x240 at 1 fps, a question of every kind in canonical words."""
 
     about = (
         "mini: answers right, to the letter, on synthetic worlds that training never saw, through the whole pipeline, "

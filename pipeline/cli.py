@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -47,15 +46,18 @@ For = Annotated[float | None, typer.Option("--for", help="stop after so many sec
 def main() -> None:
     """Runs the command line. Exit status: 0 done, 2 bad input, 1 our fault (with a traceback)."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    # The hub's client prints its warnings itself; passed on as well, each would stand there twice.
+    logging.getLogger("huggingface_hub").propagate = False
     try:
-        app()
+        app(prog_name="millpond")
     except (ValueError, SourceLost) as error:
         print(f"millpond: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; leave without Python's own complaint at exit.
-        sys.stderr.close()
-        sys.exit(0)
+    except SystemExit as end:
+        # Whoever read our output has seen enough: typer ends with 1 for it, and it is no fault.
+        if isinstance(end.__context__, BrokenPipeError):
+            sys.exit(0)
+        raise
 
 
 @app.command()
@@ -80,7 +82,7 @@ def narrate(
 def ask(
     source: SourceArgument,
     question: Annotated[list[str] | None, typer.Argument(metavar="QUESTION...", help="one or more")] = None,
-    at: Annotated[float | None, typer.Option(help="ask when so many seconds have been seen  [default: the end]")] = None,
+    at: Annotated[float | None, typer.Option(help="ask after so many seconds of it  [default: at the end]")] = None,
     since: Annotated[float | None, typer.Option(help="ask about what was shown from this second on")] = None,
     until: Annotated[float | None, typer.Option(help="ask about what was shown up to this second")] = None,
     questions: Annotated[Path | None, typer.Option(help="JSON lines: question, at_s, since_s, until_s")] = None,
@@ -102,7 +104,7 @@ def ask(
     with _opened(source, settings, as_json, for_s, "watching") as (session, frames, printer):
         last_s = max((q.at_s for q in asked if q.at_s is not None), default=0.0)
         if all(q.at_s is not None for q in asked):
-            frames = takewhile(lambda frame: frame.pts_s <= last_s, frames)
+            frames = _up_to(frames, last_s)
         for event in watch(session, frames, questions=asked):
             _show(printer, event)
 
@@ -240,6 +242,14 @@ def _frames(source: Source, fps: float, for_s: float | None) -> Iterator[Frame]:
         if first_s is None:
             raise
         print(f"millpond: {error}", file=sys.stderr)
+
+
+def _up_to(frames: Iterator[Frame], last_s: float) -> Iterator[Frame]:
+    """The frames up to that moment; the first in any case, since without one there is nothing to ask about."""
+    for number, frame in enumerate(frames):
+        if number and frame.pts_s > last_s:
+            return
+        yield frame
 
 
 def _show(printer: Printer, event: Progress | Narration | Answer) -> None:

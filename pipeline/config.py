@@ -1,4 +1,4 @@
-"""EngineConfig: every setting of an engine, from keywords or a TOML file. An unknown key names the nearest known one."""
+"""EngineConfig: every setting of an engine, from keywords or a TOML file. An unknown key is told the nearest one."""
 
 from __future__ import annotations
 

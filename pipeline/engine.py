@@ -43,18 +43,16 @@ class Engine:
             config.model, device=config.device, dtype=config.dtype, max_side_px=config.max_side_px
         )
         name = self.model.spec.name
-        if config.memory is None:
-            config = replace(config, memory=_MINI_MEMORY if name == "millpond/mini" else MemoryConfig())
-        if config.prompts is None:
-            config = replace(config, prompts=prompts_for(name))
-        self.config = config
+        self._memory = config.memory or (_MINI_MEMORY if name == "millpond/mini" else MemoryConfig())
+        self._prompts = config.prompts or prompts_for(name)
+        self.config = replace(config, memory=self._memory, prompts=self._prompts)
         self._sessions: dict[str, Session] = {}
 
     def session(self, stream_id: str = "stream") -> Session:
         """A new session. A stream has one at a time; `close` it to start over."""
         if stream_id in self._sessions:
             raise ValueError(f"stream {stream_id!r} has a session already; close it, or take another stream_id")
-        session = Session(self, stream_id)
+        session = Session(self, stream_id, memory=self._memory, prompts=self._prompts)
         self._sessions[stream_id] = session
         return session
 
@@ -99,7 +97,7 @@ class Engine:
                 Prompt(
                     context=asked[i].context,
                     question=asked[i].text,
-                    max_new_tokens=questions[i][1].max_new_tokens or self.config.max_new_tokens,
+                    max_new_tokens=asked[i].max_new_tokens,
                     on_text=None if on_text is None else _bind(on_text, session),
                 )
                 for i, session in round_.items()

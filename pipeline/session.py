@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from ..encoders import Row, Text
 from ..encoders.context import Context
-from ..memory import KVBlock, Memory, Recall
+from ..memory import KVBlock, Memory, MemoryConfig, Recall
 from ..stream import GATES, Frame, Span
 from .answer import Answer, Narration, Timing, join_spans
 from .generate import Generated
 from .narrator import Narrator
+from .prompts import Prompts
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -65,6 +66,7 @@ class Asked:
 
     context: Context
     text: Text
+    max_new_tokens: int
     finish: Callable[[Generated], Answer]
 
 
@@ -78,12 +80,11 @@ class Session:
     memory when a block has left the recent window. Not thread-safe: owned by the engine's thread.
     """
 
-    def __init__(self, engine: Engine, stream_id: str) -> None:
+    def __init__(self, engine: Engine, stream_id: str, *, memory: MemoryConfig, prompts: Prompts) -> None:
         self._engine = engine
         self.stream_id = stream_id
-        assert engine.config.memory is not None and engine.config.prompts is not None
-        self.memory = Memory(engine.config.memory)
-        self.prompts = engine.config.prompts
+        self.memory = Memory(memory)
+        self.prompts = prompts
         self._gate = GATES[engine.config.gate]().start()
         self._narrator = Narrator(engine.config.narration)
         self._context = engine.model.new_context()
@@ -226,6 +227,8 @@ class Session:
                     raise ValueError(self._nothing_there(question))
                 context = model.new_context()
                 model.fill(context, blocks)
+        max_new_tokens = question.max_new_tokens or self._engine.config.max_new_tokens
+        self._check_length(context.next_position + len(text.ids) + max_new_tokens)
         last_pts_s = self._last_pts_s
 
         def finish(generated: Generated) -> Answer:
@@ -239,11 +242,20 @@ class Session:
                 token_ids=generated.ids,
             )
 
-        return Asked(context, text, finish)
+        return Asked(context, text, max_new_tokens, finish)
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise ValueError(f"the session of stream {self.stream_id!r} is closed; start another with engine.session")
+
+    def _check_length(self, num_positions: int) -> None:
+        spec, limits = self._engine.model.spec, self.memory.config
+        if num_positions > spec.max_positions:
+            raise ValueError(
+                f"the question, what it is asked about and its answer may take {num_positions} positions, and "
+                f"{spec.name} was trained for {spec.max_positions}; shorten the question, or lower recent_frames "
+                f"({limits.recent_frames}), recall_blocks ({limits.recall_blocks}) or max_new_tokens"
+            )
 
     def _nothing_there(self, question: Question) -> str:
         sides = ((" from", question.since_s), (" up to", question.until_s))

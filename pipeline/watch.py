@@ -60,7 +60,7 @@ def read_questions(path: str | Path) -> list[Question]:
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")  # other line ends may stand in a string
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the questions file {str(path)!r} cannot be read: {error}; give a file of JSON lines") from error
+        raise ValueError(f"the questions file {str(path)!r} cannot be read: {error}; give JSON lines") from error
     questions = [_read_question(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
     if not questions:
         raise ValueError(f"the questions file {str(path)!r} holds no question; write one JSON object a line")

@@ -63,7 +63,7 @@ def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
     [
         ("modle = 'x'", "there is no setting 'modle'; did you mean 'model'?"),
         ("zzz = 1", "there is no setting 'zzz'; there are: chunk_frames, device, "),
-        ("[memory]\nrecent_frame = 1", r"there is no setting 'recent_frame' in \[memory\]; did you mean 'recent_frames'"),
+        ("[memory]\nrecent_frame = 1", r"no setting 'recent_frame' in \[memory\]; did you mean 'recent_frames'"),
         ("[narration]\nmax_gap = 1", r"there is no setting 'max_gap' in \[narration\]; did you mean 'max_gap_s'"),
         ("memory = 3", r"\[memory\] must be a table of settings; got 3"),
         ("narration = ['x']", r"\[narration\] must be a table of settings"),
@@ -99,12 +99,12 @@ def test_what_does_not_belong_is_refused(tmp_path: Path, text: str, message: str
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no.toml' cannot be read: No such file or directory; give a TOML file"):
+    with pytest.raises(ValueError, match=r"no.toml' cannot be read: No such file or directory; give a TOML file"):
         EngineConfig.from_toml(tmp_path / "no.toml")
     with pytest.raises(ValueError, match="cannot be read: Is a directory"):
         EngineConfig.from_toml(tmp_path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="binary.toml' is not TOML"):
+    with pytest.raises(ValueError, match=r"binary.toml' is not TOML"):
         EngineConfig.from_toml(tmp_path / "binary.toml")
 
 

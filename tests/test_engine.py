@@ -175,3 +175,10 @@ def test_a_name_is_enough() -> None:
         assert repr(engine) == "Engine(millpond/mini, 0 sessions)"
     with pytest.raises(ValueError, match="there is no folder '/nowhere/at all'"):
         Engine("/nowhere/at all")
+
+
+def test_an_answer_that_could_leave_the_trained_positions_is_refused(model: VideoLLM) -> None:
+    engine = filled(engine_of(model, max_new_tokens=model.spec.max_positions))
+    with pytest.raises(ValueError, match=r"may take \d+ positions, and .* was trained for 4096; shorten the question"):
+        engine.sessions[0].ask("What appeared first?")
+    assert engine.sessions[0].ask_question(Question("What appeared first?", max_new_tokens=2)).num_tokens <= 2

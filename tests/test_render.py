@@ -100,7 +100,8 @@ def test_an_object_covers_what_it_should_when_it_should(seed: int) -> None:
         # Alone, so that nothing hides it.
         alone = replace(world, things=(thing,))
         early_s = ENTRY_S if thing.entry != "pop" else 0.0
-        moments = [thing.appear_s - early_s - 0.01, thing.appear_s, thing.leave_s - 0.01, thing.leave_s + early_s + 0.01]
+        begin_s, end_s = thing.appear_s - early_s, thing.leave_s + early_s
+        moments = [begin_s - 0.01, thing.appear_s, thing.leave_s - 0.01, end_s + 0.01]
         cover_NHW = render(alone, moments, width=64, height=64).cover_NOHW[:, 0]
         shown = [bool(cover.any()) for cover in cover_NHW]
         assert shown == [False, True, True, False], (o, thing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from millpond.encoders import VideoLLM
@@ -67,5 +69,5 @@ def test_long_notes_are_thinned_evenly_and_fit(num: int, num_chars: int) -> None
     assert 0 < len(log) <= _MAX_LOG_CHARS
     starts_s = [float(line.split(" ")[0]) for line in log.split("\n")]
     assert starts_s[0] == 0.0
-    steps_s = {b - a for a, b in zip(starts_s, starts_s[1:], strict=False)}
+    steps_s = {b - a for a, b in pairwise(starts_s)}
     assert len(steps_s) <= 1, f"gaps in the notes differ: {steps_s}"

@@ -181,7 +181,7 @@ def test_a_line_that_is_no_question_is_named(tmp_path: Path, line: str, message:
 def test_a_file_without_questions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no question; write one JSON object a line"):
         read_questions(written(tmp_path, "\n \n"))
-    with pytest.raises(ValueError, match="nowhere.jsonl' cannot be read: .*give a file of JSON lines"):
+    with pytest.raises(ValueError, match=r"nowhere.jsonl' cannot be read: .*give JSON lines"):
         read_questions(tmp_path / "nowhere.jsonl")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="binary' cannot be read"):

@@ -20,7 +20,7 @@ from transformers import (
 from millpond.encoders import VideoLLM, load_model
 from millpond.encoders.load import BUILT_IN
 from millpond.memory import MemoryConfig
-from millpond.pipeline import Engine, EngineConfig
+from millpond.pipeline import Engine, EngineConfig, Session
 from millpond.stream import Frame
 
 from .tiny_models import TINY_MODELS, spread
@@ -83,11 +83,17 @@ def still(num: int, *, seed: int = 0, step_s: float = 1.0, start_s: float = 0.0)
     return [Frame(rgb, start_s + step_s * n, index=n) for n in range(num)]
 
 
-def ids_after(engine: Engine, frames: Sequence[Frame], question: str) -> tuple[int, ...]:
-    """The answer's tokens of a new session that saw these frames."""
-    session = engine.session()
+def pushed(engine: Engine, frames: Sequence[Frame], stream_id: str = "stream") -> Session:
+    """A new session that got these frames."""
+    session = engine.session(stream_id)
     for frame in frames:
         session.push(frame)
+    return session
+
+
+def ids_after(engine: Engine, frames: Sequence[Frame], question: str) -> tuple[int, ...]:
+    """The answer's tokens of a new session that saw these frames."""
+    session = pushed(engine, frames)
     ids = session.ask(question).token_ids
     session.close()
     return ids
