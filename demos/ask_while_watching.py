@@ -23,6 +23,5 @@ def main() -> None:
                     print(f"{session.stream_id:6} at {answer.seen_until_s:4.1f} s: {answer.text}")
 
 
-
 if __name__ == "__main__":
     main()

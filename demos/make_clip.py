@@ -1,6 +1,6 @@
 """Paints a synthetic world into an H.264 file, as the clip that `millpond demo` plays was made.
 
-    python demos/make_clip.py "synthetic://shapes?seed=334&duration_s=14" pipeline/demo.mp4
+python demos/make_clip.py "synthetic://shapes?seed=334&duration_s=14" pipeline/demo.mp4
 """
 
 from __future__ import annotations

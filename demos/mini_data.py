@@ -21,6 +21,8 @@ IMAGE = 96
 FIRST_TRAINING_SEED = 1_000_000
 """Worlds with smaller seeds are never trained on: tests, demos and evaluation draw theirs from there."""
 FRAME_TOKENS = 37
+HARD = ("when", "when", "motion", "motion", "last", "new", "list")
+"""Kinds of questions that are asked that much more often than others: they come last, and need the most."""
 IGNORE = -100
 PLACES = ("left", "right", "top", "bottom", "center")
 
@@ -72,7 +74,7 @@ def draw_clip(rng: np.random.Generator, num_frames: int, seed: int):
 
 def draw_questions(witness: Witness, rng: np.random.Generator, count: int) -> list[tuple[int, Asked]]:
     """Questions with the moment that each is asked at; half of them at the last moment."""
-    kinds, last = list(WORDINGS), len(witness.times_s) - 1
+    kinds, last = [*WORDINGS, *HARD], len(witness.times_s) - 1
     asked: list[tuple[int, Asked]] = []
     for _ in range(count * 4):
         moment = last if rng.random() < 0.5 else int(rng.integers(0, last + 1))

@@ -92,13 +92,9 @@ class PackedCall:
         if not self.shares:
             raise ValueError("a packed call needs at least one row; got none")
         if len({id(share.context) for share in self.shares}) < len(self.shares):
-            raise ValueError(
-                "one context stands in two rows of one call; put a session's parts into one row, in order"
-            )
+            raise ValueError("one context stands in two rows of one call; put a session's parts into one row, in order")
         if self.keep != "nothing" and self.rotation is None:
-            raise ValueError(
-                f"keeping {self.keep} needs a rotation: the model must be called with zero positions"
-            )
+            raise ValueError(f"keeping {self.keep} needs a rotation: the model must be called with zero positions")
         spec, device = self.spec, self.shares[0].context.device
         if self.keep == "keys":
             shape = (spec.num_layers, spec.num_kv_heads, self.shares[-1].stop, spec.head_dim)
@@ -182,9 +178,7 @@ def millpond_attention(
             millpond.k_LKTD[layer] = key[0]
             millpond.v_LKTD[layer] = value[0]
         elif millpond.query_LKD is not None:
-            millpond.query_LKD[layer] = (
-                query[0].float().mean(dim=1).unflatten(0, (key.shape[1], -1)).mean(dim=1)
-            )
+            millpond.query_LKD[layer] = query[0].float().mean(dim=1).unflatten(0, (key.shape[1], -1)).mean(dim=1)
         query, key = rotate(query, cos_TD, sin_TD), rotate(key, cos_TD, sin_TD)
     outs = []
     for (context, start, stop), room in zip(millpond.shares, millpond.rooms, strict=True):
@@ -220,15 +214,11 @@ def _attend(
     for stop in range(num_queries % _TILE_TOKENS or _TILE_TOKENS, num_queries + 1, _TILE_TOKENS):
         start = max(0, stop - _TILE_TOKENS)
         seen = past + stop
-        outs.append(
-            _attend_masked(q_1HQD[:, :, start:stop], k_1KSD[:, :, :seen], v_1KSD[:, :, :seen], scaling, call)
-        )
+        outs.append(_attend_masked(q_1HQD[:, :, start:stop], k_1KSD[:, :, :seen], v_1KSD[:, :, :seen], scaling, call))
     return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
 
 
-def _attend_masked(
-    q_1HQD: Tensor, k_1KSD: Tensor, v_1KSD: Tensor, scaling: float | None, call: PackedCall
-) -> Tensor:
+def _attend_masked(q_1HQD: Tensor, k_1KSD: Tensor, v_1KSD: Tensor, scaling: float | None, call: PackedCall) -> Tensor:
     """Attention of the last Q of S tokens. Returns: (1, Q, H, D)."""
     num_heads, num_queries, num_channels = q_1HQD.shape[1:]
     num_kv_heads, num_seen = k_1KSD.shape[1:3]

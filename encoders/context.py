@@ -117,9 +117,7 @@ class Context:
     def commit(self, num_tokens: int, advance: int) -> None:
         """Counts `num_tokens` more, which all layers have written behind the present end."""
         if self.length + num_tokens > self.capacity:
-            raise ValueError(
-                f"{num_tokens} tokens more do not fit {self!r}; call reserve() and write them first"
-            )
+            raise ValueError(f"{num_tokens} tokens more do not fit {self!r}; call reserve() and write them first")
         self.length += num_tokens
         self.next_position += advance
 

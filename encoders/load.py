@@ -102,9 +102,7 @@ def _fetch_config(name: str) -> Path:
     if Path(name).expanduser().exists():
         raise ValueError(f"{name!r} is a file; give the folder of a checkpoint, or a hub id")
     if not _HUB_ID.fullmatch(name):
-        raise ValueError(
-            f"there is no folder {name!r}; give the folder of a checkpoint, a hub id or millpond/mini"
-        )
+        raise ValueError(f"there is no folder {name!r}; give the folder of a checkpoint, a hub id or millpond/mini")
     from transformers.utils import cached_file
 
     try:
@@ -122,10 +120,10 @@ def _device(device: str | torch.device) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device {device!r} is not there: this machine has {torch.cuda.device_count()} GPUs; use cpu"
-        )
+        raise ValueError(f"device {device!r} is not there: this machine has {torch.cuda.device_count()} GPUs; use cpu")
     return chosen
 
 

@@ -67,9 +67,7 @@ class PixelConfig:
         plain = not given("do_normalize", True)
         return cls(
             filter=_FILTERS[resample],
-            scale=_number("rescale_factor", given("rescale_factor", 1 / 255))
-            if given("do_rescale", True)
-            else 1.0,
+            scale=_number("rescale_factor", given("rescale_factor", 1 / 255)) if given("do_rescale", True) else 1.0,
             mean=(0.0,) * 3 if plain else _three("image_mean", given("image_mean", 0.5)),
             std=(1.0,) * 3 if plain else _three("image_std", given("image_std", 0.5)),
             edges_px=read_size("size", given("size", {})),
@@ -89,9 +87,7 @@ def processor_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     for kind in ("video", "image"):
         chosen = settings.get(kind) or {}
         if not isinstance(chosen, Mapping):
-            raise ValueError(
-                f"the checkpoint's {kind} processor file must hold an object; got {str(chosen)[:80]!r}"
-            )
+            raise ValueError(f"the checkpoint's {kind} processor file must hold an object; got {str(chosen)[:80]!r}")
         if chosen:
             return chosen
     return {}
@@ -101,8 +97,7 @@ def whole(name: str, value: Any) -> int:
     """A whole number of a processor's file, from 1 up."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_SIZE:
         raise ValueError(
-            f"the checkpoint's processor has {name}={str(value)[:40]!r}; wanted a whole number from "
-            f"1 to {_MAX_SIZE}"
+            f"the checkpoint's processor has {name}={str(value)[:40]!r}; wanted a whole number from 1 to {_MAX_SIZE}"
         )
     return value
 
@@ -115,9 +110,7 @@ def read_size(name: str, value: Any) -> dict[str, int]:
         raise ValueError(
             f"the checkpoint's processor has {name}={str(value)[:80]!r}; wanted an object of whole numbers"
         )
-    return {
-        str(key): whole(f"{name}[{str(key)[:40]!r}]", side) for key, side in value.items() if side is not None
-    }
+    return {str(key): whole(f"{name}[{str(key)[:40]!r}]", side) for key, side in value.items() if side is not None}
 
 
 def _number(name: str, value: Any) -> float:

@@ -75,9 +75,7 @@ def normalize(rgb_N3HW: Tensor, scale: float, mean: Sequence[float], std: Sequen
     """(levels * scale - mean) / std as float32, in one pass over the picture."""
     device = rgb_N3HW.device
     factor = torch.tensor([scale / s for s in std], dtype=torch.float32, device=device).view(1, 3, 1, 1)
-    offset = torch.tensor(
-        [-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32, device=device
-    )
+    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32, device=device)
     return torch.addcmul(offset.view(1, 3, 1, 1), rgb_N3HW.to(torch.float32), factor)
 
 
@@ -103,8 +101,7 @@ def smart_size(
         height, width = int(height * grow), int(width * grow)
     if max(height, width) > 200 * min(height, width):
         raise ValueError(
-            f"a frame must not be more than 200 times as long as wide for this model; got "
-            f"{width}x{height} pixels"
+            f"a frame must not be more than 200 times as long as wide for this model; got {width}x{height} pixels"
         )
     rows, columns = round(height / factor) * factor, round(width / factor) * factor
     if rows * columns > max_pixels:

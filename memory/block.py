@@ -76,9 +76,7 @@ class KVBlock:
         if k.shape[2] < 1:
             raise ValueError(f"a block holds at least one token; got keys of shape {tuple(k.shape)}")
         if tuple(pos.shape) != (3, k.shape[2]) or pos.dtype != torch.int64:
-            raise ValueError(
-                f"pos_3T must be int64 of shape (3, {k.shape[2]}); got {pos.dtype} {tuple(pos.shape)}"
-            )
+            raise ValueError(f"pos_3T must be int64 of shape (3, {k.shape[2]}); got {pos.dtype} {tuple(pos.shape)}")
         if self.advance < 0:
             raise ValueError(f"advance must not be negative; got {self.advance}")
 

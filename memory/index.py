@@ -37,9 +37,7 @@ class Index(ABC):
         """Forgets the block; KeyError where it is not here."""
 
     @abstractmethod
-    def best(
-        self, query_LKD: Tensor | None, num_blocks: int, among: Collection[BlockId] | None = None
-    ) -> list[Scored]:
+    def best(self, query_LKD: Tensor | None, num_blocks: int, among: Collection[BlockId] | None = None) -> list[Scored]:
         """At most `num_blocks` blocks that fit the query best, of those in `among` or of all."""
 
     @property

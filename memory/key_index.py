@@ -89,9 +89,7 @@ class KeyIndex(Index):
         self._num_used[_place(row).chunk] -= 1
         self._shrink()
 
-    def best(
-        self, query_LKD: Tensor | None, num_blocks: int, among: Collection[BlockId] | None = None
-    ) -> list[Scored]:
+    def best(self, query_LKD: Tensor | None, num_blocks: int, among: Collection[BlockId] | None = None) -> list[Scored]:
         if query_LKD is None:
             raise ValueError("retriever 'by_key' got no query; give it the question's, or use 'recent'")
         if self._shape_LKD is None:
@@ -123,9 +121,7 @@ class KeyIndex(Index):
         for row in self._row_by_id.values():
             num_used[_place(row).chunk] += 1
         if num_used != self._num_used:
-            raise RuntimeError(
-                f"the index's books say {self._num_used} used rows by chunk; it has {num_used}"
-            )
+            raise RuntimeError(f"the index's books say {self._num_used} used rows by chunk; it has {num_used}")
 
     def _grow(self, num_channels: int) -> None:
         first_row = self._num_rows

@@ -80,9 +80,7 @@ class _RecentIndex(Index):
     def drop(self, block_id: BlockId) -> None:
         del self._order[block_id]
 
-    def best(
-        self, query_LKD: Tensor | None, num_blocks: int, among: Collection[BlockId] | None = None
-    ) -> list[Scored]:
+    def best(self, query_LKD: Tensor | None, num_blocks: int, among: Collection[BlockId] | None = None) -> list[Scored]:
         wanted = self._order.keys() if among is None else set(among)
         newest = (i for i in reversed(self._order) if i in wanted)
         return [Scored(i, float(-age)) for age, i in zip(range(num_blocks), newest, strict=False)]

@@ -234,9 +234,7 @@ class Memory:
             if packed is not None:
                 found.append((self._codec.unpack(packed), score))
         found.sort(key=lambda pair: (pair[0].span, pair[0].id))
-        return Recall(
-            tuple(block for block, _ in found), tuple(score for _, score in found), len(best) - len(found)
-        )
+        return Recall(tuple(block for block, _ in found), tuple(score for _, score in found), len(best) - len(found))
 
     def context(self, recall: Recall | None = None, *, span: Span | None = None) -> list[KVBlock]:
         """Blocks to attend to: sinks, what was recalled, the recent window (with a span: what overlaps it).
@@ -273,9 +271,7 @@ class Memory:
             if counted_bytes != num_bytes:
                 raise RuntimeError(f"the books of the {name} say {num_bytes} bytes, it holds {counted_bytes}")
         if len(self._recent) > self.config.recent_frames:
-            raise RuntimeError(
-                f"{len(self._recent)} blocks are recent, of {self.config.recent_frames} at most"
-            )
+            raise RuntimeError(f"{len(self._recent)} blocks are recent, of {self.config.recent_frames} at most")
         if not self._tier.ids <= self._older.keys() or self._index.ids != self._older.keys():
             raise RuntimeError(
                 f"{len(self._older)} blocks are older, but the tier holds {len(self._tier.ids)} "

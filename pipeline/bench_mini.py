@@ -79,9 +79,7 @@ class MiniBench(Bench):
             f"{'':12} {'looks':>8} {'blind':>8} {'questions':>10}",
         ]
         for kind, row in result["by_type"].items():
-            lines.append(
-                f"{kind:12} {row['accuracy']:8.3f} {row['blind_accuracy']:8.3f} {row['num_questions']:10d}"
-            )
+            lines.append(f"{kind:12} {row['accuracy']:8.3f} {row['blind_accuracy']:8.3f} {row['num_questions']:10d}")
         lines.append(
             f"{'all':12} {result['accuracy']:8.3f} {result['blind_accuracy']:8.3f}   "
             f"(95 % interval {low:.3f} to {high:.3f})"
@@ -108,9 +106,7 @@ def _clip(seed: int) -> tuple[list[Frame], list[Asked]]:
     return frames, [one for one in drawn if one is not None]
 
 
-def _score(
-    engine: Engine, clips: list[tuple[list[Frame], list[Asked]]], looks: bool
-) -> Iterator[tuple[str, bool]]:
+def _score(engine: Engine, clips: list[tuple[list[Frame], list[Asked]]], looks: bool) -> Iterator[tuple[str, bool]]:
     sessions: list[Session] = []
     for frames, _ in clips:
         session = engine.session(frames[0].stream_id)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -19,8 +19,8 @@ from .answer import Answer, Narration
 from .bench import BENCHES
 from .config import EngineConfig
 from .output import Printer, answer_record, narration_record
-from .session import Question
-from .watch import Progress, read_questions, watch
+from .session import Question, Session
+from .watch import Progress, Unanswered, read_questions, watch
 
 app = typer.Typer(
     help="Watches video streams, narrates them and answers questions about them.",
@@ -105,8 +105,12 @@ def ask(
         last_s = max((q.at_s for q in asked if q.at_s is not None), default=0.0)
         if all(q.at_s is not None for q in asked):
             frames = _up_to(frames, last_s)
+        num_unanswered = 0
         for event in watch(session, frames, questions=asked):
             _show(printer, event)
+            num_unanswered += isinstance(event, Unanswered)
+    if num_unanswered:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -207,11 +211,15 @@ def _settings(
     return replace(base, **{name: value for name, value in given.items() if value is not None})
 
 
+class _Opened(NamedTuple):
+    session: Session
+    frames: Iterator[Frame]
+    printer: Printer
+
+
 @contextmanager
-def _opened(
-    uri: str, settings: EngineConfig, as_json: bool, for_s: float | None, label: str
-) -> Iterator[tuple]:  # of Session, frames and Printer
-    """Opens the source first, because that fails fastest, then the model; Ctrl-C ends the stream, not the program."""
+def _opened(uri: str, settings: EngineConfig, as_json: bool, for_s: float | None, label: str) -> Iterator[_Opened]:
+    """Opens the source first, because that fails fastest, then the model."""
     if for_s is not None and not for_s > 0:
         raise ValueError(f"--for takes a number of seconds above 0; got {for_s}")
     with open_source(uri) as source:
@@ -224,7 +232,7 @@ def _opened(
         with Engine(settings) as engine:
             duration_s = for_s or source.duration_s
             with Printer(as_json=as_json, duration_s=duration_s, label=label) as printer:
-                yield engine.session(source.stream_id), _frames(source, settings.fps, for_s), printer
+                yield _Opened(engine.session(source.stream_id), _frames(source, settings.fps, for_s), printer)
 
 
 def _frames(source: Source, fps: float, for_s: float | None) -> Iterator[Frame]:
@@ -252,10 +260,12 @@ def _up_to(frames: Iterator[Frame], last_s: float) -> Iterator[Frame]:
         yield frame
 
 
-def _show(printer: Printer, event: Progress | Narration | Answer) -> None:
+def _show(printer: Printer, event: Progress | Narration | Answer | Unanswered) -> None:
     if isinstance(event, Progress):
         printer.progress(event.pts_s)
     elif isinstance(event, Narration):
         printer.narration(event)
-    else:
+    elif isinstance(event, Answer):
         printer.answer(event)
+    else:
+        print(f"millpond: {event.question.text!r} is not answered: {event.reason}", file=sys.stderr)

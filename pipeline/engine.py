@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from ..encoders import Row, VideoLLM, load_model
-from ..memory import MemoryConfig
+from ..memory import KVBlock, MemoryConfig
+from ..stream import Frame
 from .answer import Answer
 from .config import EngineConfig
 from .generate import Prompt, generate
 from .prompts import prompts_for
 from .session import Question, Session
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # The built-in model was trained on 16 to 20 frames at a time, of 37 tokens each; real ones have more tokens a frame.
 _MINI_MEMORY = MemoryConfig(recent_frames=16, recall_blocks=4)
@@ -61,16 +59,21 @@ class Engine:
         return tuple(self._sessions.values())
 
     def read_pending(self, sessions: Sequence[Session] | None = None) -> None:
-        """Encodes and reads what was pushed and not read yet, of these sessions or of all, packed in one pass."""
-        waiting = [s for s in dict.fromkeys(self.sessions if sessions is None else sessions) if s.pending]
-        if not waiting:
-            return
-        rows = []
-        for session in waiting:
-            tokens = self.model.see(session.pending)
-            rows.append(Row(session.context(), tuple(tokens)))
-        for session, blocks in zip(waiting, self.model.read(rows), strict=True):
+        """Encodes and reads what was pushed and not read yet, of these sessions or of all, packed in one pass.
+
+        Frames that do not fill a block yet (the odd one, where a model takes two together) stay pending.
+        """
+        for session, blocks in self._read(self.sessions if sessions is None else sessions, Session.whole_pending):
             session.take(blocks)
+
+    def _read(
+        self, sessions: Sequence[Session], frames_of: Callable[[Session], Sequence[Frame]]
+    ) -> list[tuple[Session, list[KVBlock]]]:
+        waiting = [session for session in dict.fromkeys(sessions) if frames_of(session)]
+        if not waiting:
+            return []
+        rows = [Row(session.context(), tuple(self.model.see(frames_of(session)))) for session in waiting]
+        return list(zip(waiting, self.model.read(rows), strict=True))
 
     def ask(
         self,
@@ -84,7 +87,25 @@ class Engine:
         on_text: called with the text so far of a session's answer, as it grows.
         """
         started_s = time.perf_counter()
-        self.read_pending([session for session, _ in questions])
+        asked_sessions = list(dict.fromkeys(session for session, _ in questions))
+        self.read_pending(asked_sessions)
+        for session in asked_sessions:
+            session.begin_tail()
+        try:
+            # What does not fill a block is read as one for these questions only, and taken back.
+            for session, blocks in self._read(asked_sessions, Session.all_pending):
+                session.add_tail(blocks)
+            return self._answer(questions, on_text, started_s)
+        finally:
+            for session in asked_sessions:
+                session.drop_tail()
+
+    def _answer(
+        self,
+        questions: Sequence[tuple[Session, Question]],
+        on_text: Callable[[Session, str], None] | None,
+        started_s: float,
+    ) -> list[Answer]:
         answers: list[Answer | None] = [None] * len(questions)
         left = list(range(len(questions)))
         while left:

@@ -72,6 +72,4 @@ def generate(model: VideoLLM, prompts: Sequence[Prompt]) -> list[Generated]:
     finally:
         for prompt, mark in zip(prompts, marks, strict=True):
             prompt.context.rewind(mark)
-    return [
-        Generated(tuple(ids[i]), model.decode(ids[i]).strip(), first_s[i], done_s[i]) for i in range(len(prompts))
-    ]
+    return [Generated(tuple(ids[i]), model.decode(ids[i]).strip(), first_s[i], done_s[i]) for i in range(len(prompts))]

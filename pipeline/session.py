@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..encoders import Row, Text
-from ..encoders.context import Context
+from ..encoders.context import Context, Mark
 from ..memory import KVBlock, Memory, MemoryConfig, Recall
 from ..stream import GATES, Frame, Span
 from .answer import Answer, Narration, Timing, join_spans
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 # Later than any stream lasts: what an open side of a span stands for.
 _NEVER_S = 1e12
+
+
+class NothingRemembered(ValueError):
+    """The stretch of time that a question is about was not seen, or is remembered no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,7 @@ class Question:
             if given is not None and not abs(given) < _NEVER_S:
                 raise ValueError(f"{name} must be a finite number of seconds; got {given}")
         if self.since_s is not None and self.until_s is not None and self.until_s < self.since_s:
-            raise ValueError(
-                f"a question about a span needs since_s <= until_s; got {self.since_s} and {self.until_s}"
-            )
+            raise ValueError(f"a question about a span needs since_s <= until_s; got {self.since_s} and {self.until_s}")
 
     @property
     def span(self) -> Span | None:
@@ -93,15 +95,17 @@ class Session:
         self._is_stale = False
         self._is_closed = False
         self._pending: list[Frame] = []
+        self._tail: tuple[KVBlock, ...] = ()
+        self._tail_mark: Mark | None = None
         self._last_pts_s: float | None = None
         self._first_pts_s: float | None = None
         self.num_frames = 0
         self.num_dropped = 0
 
     @property
-    def pending(self) -> Sequence[Frame]:
-        """Frames that were pushed and are not read yet."""
-        return tuple(self._pending)
+    def num_pending(self) -> int:
+        """How many frames were pushed and are not read for good yet."""
+        return len(self._pending)
 
     @property
     def seen_until_s(self) -> float | None:
@@ -149,7 +153,8 @@ class Session:
         """Answers from what was pushed so far, or from the stretch of time that since_s and until_s bound.
 
         on_text: called with the text so far, as it grows.
-        Raises ValueError where no frame was pushed yet, or none of that stretch is remembered.
+        Raises ValueError where no frame was pushed yet, and NothingRemembered, which is one, where none of that stretch
+        is remembered.
         """
         return self.ask_question(Question(question, since_s=since_s, until_s=until_s), on_text=on_text)
 
@@ -170,9 +175,7 @@ class Session:
         assert start_s is not None
         if since_s == self._last_pts_s:
             return None
-        question = Question(
-            self.prompts.question(since_s), max_new_tokens=self._engine.config.narration.max_new_tokens
-        )
+        question = Question(self.prompts.question(since_s), max_new_tokens=self._engine.config.narration.max_new_tokens)
         answer = self.ask_question(question)
         self._narrator.said(self._last_pts_s)
         if self.prompts.is_silent(answer.text):
@@ -196,12 +199,38 @@ class Session:
             self._is_stale = False
         return self._context
 
+    def all_pending(self) -> Sequence[Frame]:
+        """Frames that were pushed and are not read yet."""
+        return tuple(self._pending)
+
+    def whole_pending(self) -> Sequence[Frame]:
+        """Those of them that fill blocks."""
+        num_spare = len(self._pending) % self._engine.model.spec.frames_per_block
+        return tuple(self._pending[: len(self._pending) - num_spare])
+
     def take(self, blocks: Sequence[KVBlock]) -> None:
-        """The pending frames were read into the context, and these are their blocks."""
-        self._pending.clear()
+        """Whole pending frames were read into the context, and these are their blocks."""
+        del self._pending[: len(blocks) * self._engine.model.spec.frames_per_block]
         for block in blocks:
             if self.memory.append(block).left_recent:
                 self._is_stale = True
+
+    # [sinks | recent] [tail | question, answer]     in the context; all from the mark on is taken back
+    #                  ^ mark
+
+    def begin_tail(self) -> None:
+        """From here on, what is read into the context is for the questions at hand."""
+        self._tail_mark = self.context().mark()
+
+    def add_tail(self, blocks: Sequence[KVBlock]) -> None:
+        """Pending frames that fill no block yet were read into the context all the same."""
+        self._tail = tuple(blocks)
+
+    def drop_tail(self) -> None:
+        """The questions are answered: the context is as it was."""
+        if self._tail_mark is not None:
+            self._context.rewind(self._tail_mark)
+        self._tail_mark, self._tail = None, ()
 
     def prepare(self, question: Question, started_s: float) -> Asked:
         """Recalls what the question needs, and gives the context to answer it in.
@@ -214,17 +243,18 @@ class Session:
             raise ValueError(f"nothing was seen of stream {self.stream_id!r} yet; push a frame before asking")
         text = model.question(question.text)
         context = self.context()
-        shown = [block.span for block in self.memory.recent]
+        shown = [block.span for block in (*self.memory.recent, *self._tail)]
         if span is not None or self.memory.older:
             recall = Recall()
             if self.memory.older:
                 query = model.probe(Row(context, (text,))) if self.memory.needs_query else None
                 recall = self.memory.recall(query, span=span)
             if span is not None or recall.blocks:
-                blocks = self.memory.context(recall, span=span)
+                tail = [block for block in self._tail if span is None or block.span.overlaps(span)]
+                blocks = [*self.memory.context(recall, span=span), *tail]
                 shown = [block.span for block in blocks if block.kind == "frame"]
                 if not shown:
-                    raise ValueError(self._nothing_there(question))
+                    raise NothingRemembered(self._nothing_there(question))
                 context = model.new_context()
                 model.fill(context, blocks)
         max_new_tokens = question.max_new_tokens or self._engine.config.max_new_tokens

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..stream import Frame
 from .answer import Answer, Narration
-from .session import Question, Session
+from .session import NothingRemembered, Question, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,14 @@ class Progress:
     pts_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Made by `watch` for a question about a time of which nothing is remembered; the others are answered."""
+
+    question: Question
+    reason: str
+
+
 def watch(
     session: Session,
     frames: Iterable[Frame],
@@ -26,7 +34,7 @@ def watch(
     questions: Iterable[Question] = (),
     narrate: bool = False,
     on_text: Callable[[str], None] | None = None,
-) -> Iterator[Progress | Narration | Answer]:
+) -> Iterator[Progress | Narration | Answer | Unanswered]:
     """Pushes the frames and yields what comes of it, in order of stream time.
 
     A question is asked when its `at_s` has passed, and sees the frames up to then and no later one; one about a span
@@ -95,5 +103,8 @@ def _due_s(question: Question) -> float:
     return question.until_s if question.until_s is not None else float("inf")
 
 
-def _ask(session: Session, question: Question, on_text: Callable[[str], None] | None) -> Answer:
-    return session.ask_question(question, on_text=on_text)
+def _ask(session: Session, question: Question, on_text: Callable[[str], None] | None) -> Answer | Unanswered:
+    try:
+        return session.ask_question(question, on_text=on_text)
+    except NothingRemembered as error:
+        return Unanswered(question, str(error))

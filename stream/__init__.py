@@ -2,8 +2,7 @@
 
 if not __name__.startswith("millpond."):
     raise ImportError(
-        f"this package is millpond.stream, not {__name__!r}; run `pip install -e .`"
-        " and import millpond.stream"
+        f"this package is millpond.stream, not {__name__!r}; run `pip install -e .` and import millpond.stream"
     )
 
 from .buffer import FrameBuffer

@@ -39,8 +39,7 @@ class Address:
             raise ValueError(f"no transport named {transport!r}; there are: {', '.join(TRANSPORTS)}")
         if not (open_timeout_s > 0 and read_timeout_s > 0):
             raise ValueError(
-                f"timeouts must be above 0 s; got open_timeout_s={open_timeout_s},"
-                f" read_timeout_s={read_timeout_s}"
+                f"timeouts must be above 0 s; got open_timeout_s={open_timeout_s}, read_timeout_s={read_timeout_s}"
             )
         self.shown = redact_uri(uri)
         self.scheme = uri.split(":", 1)[0].lower() if "://" in uri else "device"
@@ -102,9 +101,7 @@ class Address:
         if self.scheme.startswith("rtsp"):
             options["rtsp_transport"] = self.transport
             options["allowed_media_types"] = "video"
-            options["fpsprobesize"] = (
-                "0"  # a second or two of frames, read only to guess a rate that is not used
-            )
+            options["fpsprobesize"] = "0"  # a second or two of frames, read only to guess a rate that is not used
         return options
 
     def _explain_open(self, error: Exception, lasted_s: float) -> Exception:
@@ -122,9 +119,7 @@ class Address:
         if isinstance(error, av.error.ExitError | TimeoutError) or lasted_s >= 0.95 * self.open_timeout_s:
             return SourceLost(f"{self.shown} did not answer within {self.open_timeout_s:g} s")
         if isinstance(error, ConnectionRefusedError):
-            return SourceLost(
-                f"{self.shown} refuses the connection; is the server running, and the port right?"
-            )
+            return SourceLost(f"{self.shown} refuses the connection; is the server running, and the port right?")
         if isinstance(error, av.error.InvalidDataError | ValueError) and not self.scheme.startswith("rtsp"):
             return SourceError(f"{self.shown} answers, but not with video that can be read")
         return SourceLost(f"cannot connect to {self.shown}: {_reason(error)}")
@@ -153,9 +148,7 @@ def _camera(uri: str) -> tuple[str, str]:
         raise SourceError(f"{uri} names no camera; write device://0 or /dev/video0")
     format_name = _CAMERA_FORMATS.get(sys.platform)
     if format_name is None or not any(format_name in name.split(",") for name in av.formats_available):
-        raise SourceError(
-            f"cameras cannot be read on {sys.platform}, so not {uri}; serve it over RTSP instead"
-        )
+        raise SourceError(f"cameras cannot be read on {sys.platform}, so not {uri}; serve it over RTSP instead")
     if sys.platform == "darwin" and number:
         return number[1], format_name
     return (f"/dev/video{number[1]}" if number else path[1]), format_name  # type: ignore[index]
@@ -184,9 +177,7 @@ def quote_user(uri: str) -> str:
 
 def _quoted(text: str) -> str:
     """Percent-encoded once: what is so already stays."""
-    return (
-        text if quote(unquote(text), safe="") == text else quote(text, safe="%" if _is_quoted(text) else "")
-    )
+    return text if quote(unquote(text), safe="") == text else quote(text, safe="%" if _is_quoted(text) else "")
 
 
 def _is_quoted(text: str) -> bool:

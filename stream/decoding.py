@@ -50,9 +50,7 @@ def decode_packet(packet: av.Packet, stats: SourceStats) -> list[av.VideoFrame]:
     return pictures  # type: ignore[return-value]
 
 
-def decode_all(
-    container: InputContainer, stream: av.VideoStream, stats: SourceStats
-) -> Iterator[av.VideoFrame]:
+def decode_all(container: InputContainer, stream: av.VideoStream, stats: SourceStats) -> Iterator[av.VideoFrame]:
     """Every picture from here to the end of a recording, in the decoder's order; survives damage in the
     container."""
     import av

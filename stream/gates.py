@@ -49,9 +49,7 @@ class Gate(ABC):
         """A fresh run for one stream."""
 
 
-GATES: Table[Gate] = Table(
-    "gate", __package__ or "", {"difference": "gates:DifferenceGate", "none": "gates:NoGate"}
-)
+GATES: Table[Gate] = Table("gate", __package__ or "", {"difference": "gates:DifferenceGate", "none": "gates:NoGate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +82,7 @@ class DifferenceGate(Gate):
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 255:
-            raise ValueError(
-                f"a difference threshold is in levels of 0 to 255; got threshold={self.threshold}"
-            )
+            raise ValueError(f"a difference threshold is in levels of 0 to 255; got threshold={self.threshold}")
         if not self.max_gap_s > 0:
             raise ValueError(f"the longest gap must be above 0 seconds; got max_gap_s={self.max_gap_s}")
 
@@ -134,9 +130,7 @@ def luma_cells(rgb_HW3: np.ndarray) -> np.ndarray:
     side = min(side, height, width)
     rows, columns = height // side, width // side
     step = max(1, side // 4)  # a few pixels of each row and column of a cell are enough for its mean
-    picked = rgb_HW3[: rows * side, : columns * side].reshape(rows, side, columns, side, 3)[
-        :, ::step, :, ::step
-    ]
+    picked = rgb_HW3[: rows * side, : columns * side].reshape(rows, side, columns, side, 3)[:, ::step, :, ::step]
     sums = picked.sum(axis=(1, 3), dtype=np.uint32).astype(np.float32)
     num_picked = picked.shape[1] * picked.shape[3]
     return sums @ (np.array([0.299, 0.587, 0.114], np.float32) / num_picked)

@@ -158,9 +158,7 @@ class ImageDirSource(Source):
         try:
             with Image.open(path) as image:
                 if image.width * image.height > self.max_pixels:
-                    raise ValueError(
-                        f"{image.width}x{image.height} is more than max_pixels={self.max_pixels}"
-                    )
+                    raise ValueError(f"{image.width}x{image.height} is more than max_pixels={self.max_pixels}")
                 return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         except (*_PILLOW_ERRORS, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             self.stats.num_damaged += 1

@@ -199,9 +199,7 @@ class LiveSource(Source):
         except (SourceError, SourceLost) as error:
             problem = type(error)(str(error))
         except Exception as error:  # noqa: BLE001 - the user's thread has to learn of whatever ends this one
-            problem = SourceLost(
-                f"{self.uri} was lost: {type(error).__name__}: {self._where.clean(str(error))}"
-            )
+            problem = SourceLost(f"{self.uri} was lost: {type(error).__name__}: {self._where.clean(str(error))}")
         finally:
             self._last_frame_at = None
             container.close()
@@ -240,9 +238,7 @@ class LiveSource(Source):
         return SourceLost(f"{self.uri} sent no picture for {self._where.read_timeout_s:g} s")
 
     def _too_large(self, width: int, height: int) -> SourceError:
-        return SourceError(
-            f"{self.uri} sends pictures of {width}x{height}, more than max_pixels={self._max_pixels}"
-        )
+        return SourceError(f"{self.uri} sends pictures of {width}x{height}, more than max_pixels={self._max_pixels}")
 
 
 def _length_of(container: InputContainer) -> float | None:

@@ -229,9 +229,7 @@ def _read_with_decord(
                 own_s = float(index.ticks[place] * time_base)
                 # decord's times are float32.
                 if abs(picture.begin_s - own_s) > 1e-4 + 2.5e-7 * abs(own_s):
-                    raise _WorkerFailed(
-                        f"it takes picture {place} to be shown at {picture.begin_s} s, not {own_s} s"
-                    )
+                    raise _WorkerFailed(f"it takes picture {place} to be shown at {picture.begin_s} s, not {own_s} s")
             return {
                 place: Frame(p.rgb_HW3, clock.seconds(index.ticks[place]), source.stream_id, place)
                 for place, p in pictures.items()

@@ -88,9 +88,7 @@ class Source(ABC):
 
     def __repr__(self) -> str:
         length = "live" if self.is_live else "?" if self.duration_s is None else f"{self.duration_s:.3f} s"
-        return (
-            f"{type(self).__name__}({self.uri if len(self.uri) <= 70 else self.uri[:67] + '...'}, {length})"
-        )
+        return f"{type(self).__name__}({self.uri if len(self.uri) <= 70 else self.uri[:67] + '...'}, {length})"
 
 
 SOURCES: Table[Source] = Table(
@@ -155,17 +153,13 @@ def local_path(uri: str) -> Path:
 def _pick(uri: str) -> str:
     """The row of SOURCES that reads this uri."""
     if not uri.strip():
-        raise SourceError(
-            "the source is empty; give a file, a folder of pictures, or a uri such as rtsp://host/path"
-        )
+        raise SourceError("the source is empty; give a file, a folder of pictures, or a uri such as rtsp://host/path")
     scheme = _SCHEME.match(uri)
     if scheme:
         name = scheme[1].lower()
         if name not in _SCHEMES:
             schemes = ", ".join(f"{s}://" for s in sorted(_SCHEMES))
-            raise SourceError(
-                f"no source reads {name}:// ({redact_uri(uri)}); there are: {schemes}, and plain paths"
-            )
+            raise SourceError(f"no source reads {name}:// ({redact_uri(uri)}); there are: {schemes}, and plain paths")
         if name != "file" and not uri[scheme.end(1) :].startswith("://"):
             raise SourceError(f"{redact_uri(uri)} is no uri; write two slashes, {name}://")
         if name != "file":

@@ -170,9 +170,7 @@ class Witness:
         wording = wordings[0] if canonical or rng.random() < 0.4 else wordings[int(rng.integers(len(wordings)))]
         return Asked(kind, wording.format(**slots), answer, used)
 
-    def _draw(
-        self, kind: str, moment: int, rng: np.random.Generator
-    ) -> tuple[dict[str, str], str, Span] | None:
+    def _draw(self, kind: str, moment: int, rng: np.random.Generator) -> tuple[dict[str, str], str, Span] | None:
         things, came = self.world.things, self.first_seen(moment)
         now_s = self._told_s(moment)
         whole, now = Span(self._told_s(0), now_s), Span(now_s, now_s)

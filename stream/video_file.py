@@ -98,9 +98,7 @@ class FileSource(Source):
                     return
         self._tell_the_end(last_s, index + 1)
 
-    def instants_from_here(
-        self, video: av.VideoStream, clock: StreamClock | None = None
-    ) -> Iterator[Instant]:
+    def instants_from_here(self, video: av.VideoStream, clock: StreamClock | None = None) -> Iterator[Instant]:
         """The pictures from where the container stands; indices are the caller's business."""
         clock = clock or clock_of(video)
         pictures = decode_all(video.container, video, self.stats)  # type: ignore[arg-type]
@@ -111,9 +109,7 @@ class FileSource(Source):
             self.stats.num_retimed += not placed.is_own
             yield Instant(picture, placed.pts_s, 0)
 
-    def read_at(
-        self, times_s: Sequence[float], *, reader: str = "auto", deadline_s: float = 60.0
-    ) -> list[Frame]:
+    def read_at(self, times_s: Sequence[float], *, reader: str = "auto", deadline_s: float = 60.0) -> list[Frame]:
         """The frame shown at each of the times: the last one that begins at or before it, or the first frame.
 
         reader: "av", the reference; "decord", in a process of its own, and "av" where decord cannot be used
@@ -162,9 +158,7 @@ class FileSource(Source):
                 else f"{self.uri} is cut off or has nothing in it"
             )
         if video.codec_context is None:
-            raise SourceError(
-                f"{self.uri} holds video in a codec that this FFmpeg cannot decode; convert it to H.264"
-            )
+            raise SourceError(f"{self.uri} holds video in a codec that this FFmpeg cannot decode; convert it to H.264")
         self._check_size(video.codec_context.width, video.codec_context.height)
         video.thread_type = "AUTO"
         return video
@@ -203,9 +197,7 @@ class FileSource(Source):
         with self.path.open("rb") as file:
             head = file.read(12)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
-            return SourceError(
-                f"{self.uri} is an MP4 or MOV that is cut off or damaged: its index cannot be read"
-            )
+            return SourceError(f"{self.uri} is an MP4 or MOV that is cut off or damaged: its index cannot be read")
         if head[:4] == b"RIFF" or head[:4] == b"\x1aE\xdf\xa3":
             return SourceError(f"{self.uri} is a video whose header is cut off or damaged")
         return SourceError(

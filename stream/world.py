@@ -196,9 +196,7 @@ def _draw_thing(
     start_xy, end_xy = (0.0, 0.0), (0.0, 0.0)
     for _attempt in range(12):  # a path that keeps clear of the others, if one is found
         start_xy, end_xy = _draw_path(rng, radius, aspect)
-        clear = all(
-            _path_gap(start_xy, end_xy, o.start_xy, o.end_xy) > (radius + o.radius) * 0.95 for o in others
-        )
+        clear = all(_path_gap(start_xy, end_xy, o.start_xy, o.end_xy) > (radius + o.radius) * 0.95 for o in others)
         if clear:
             break
     move_start = appear_step + int(rng.choice([0, 0, 0, 1, 2]))

@@ -44,6 +44,5 @@ def same(a: KVBlock, b: KVBlock) -> bool:
         torch.equal(a.k_LKTD, b.k_LKTD)
         and torch.equal(a.v_LKTD, b.v_LKTD)
         and torch.equal(a.pos_3T, b.pos_3T)
-        and (a.k_LKTD.dtype, a.advance, a.span, a.kind, a.id)
-        == (b.k_LKTD.dtype, b.advance, b.span, b.kind, b.id)
+        and (a.k_LKTD.dtype, a.advance, a.span, a.kind, a.id) == (b.k_LKTD.dtype, b.advance, b.span, b.kind, b.id)
     )

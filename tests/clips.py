@@ -68,9 +68,7 @@ def make_clip(
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
         if sound is not None:
-            silence = av.AudioFrame.from_ndarray(
-                np.zeros((1, 16000), np.float32), format="fltp", layout="mono"
-            )
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
             silence.sample_rate, silence.pts = 16000, 0
             container.mux(sound.encode(silence))
             container.mux(sound.encode(None))

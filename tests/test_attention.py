@@ -44,9 +44,7 @@ def same_kv(one: Context, other: Context, atol: float = TOLERANCE) -> None:
 
 
 @pytest.mark.parametrize("cuts", [[], [1], [1, 2, 3, 4, 5], [3], [2, 5]])
-def test_reading_in_chunks_equals_transformers_forward(
-    pair: tuple[Reader, PreTrainedModel], cuts: list[int]
-) -> None:
+def test_reading_in_chunks_equals_transformers_forward(pair: tuple[Reader, PreTrainedModel], cuts: list[int]) -> None:
     reader, twin = pair
     parts = stream(reader, 5)
     context = reader.new_context()
@@ -60,9 +58,7 @@ def test_reading_in_chunks_equals_transformers_forward(
     for i in range(3):
         parts_so_far = [*parts, QUESTION, *(Text((20 + j,)) for j in range(i + 1))]
         logits = reader.step([Row(context, (Text((20 + i,)),))])
-        torch.testing.assert_close(
-            logits, dense(reader, twin, parts_so_far)[-1:], atol=TOLERANCE, rtol=0
-        )
+        torch.testing.assert_close(logits, dense(reader, twin, parts_so_far)[-1:], atol=TOLERANCE, rtol=0)
 
 
 def test_step_over_frames_equals_read_then_step(pair: tuple[Reader, PreTrainedModel]) -> None:
@@ -127,10 +123,7 @@ def test_blocks_are_whole_and_say_what_they_hold(pair: tuple[Reader, PreTrainedM
     assert [b.span for b in blocks[1:]] == [p.span for p in parts[1:]]
     for block in blocks:
         assert block.spec == reader.spec.kv
-        assert (
-            block.pos_3T[:, 0].tolist() == [0, 0, 0]
-            and block.pos_3T[:, -1].tolist() == [block.advance - 1] * 3
-        )
+        assert block.pos_3T[:, 0].tolist() == [0, 0, 0] and block.pos_3T[:, -1].tolist() == [block.advance - 1] * 3
         # A block owns what it holds and no more.
         assert (
             block.k_LKTD.untyped_storage().nbytes()
@@ -148,9 +141,7 @@ def test_keys_of_the_first_layer_are_the_projections_themselves(yarn: tuple[Read
     layer = twin.get_decoder().layers[0]
     x_TD = layer.input_layernorm(twin.get_input_embeddings()(torch.tensor(QUESTION.ids)))
     k_TD = layer.self_attn.k_proj(x_TD)
-    torch.testing.assert_close(
-        block.k_LKTD[0].transpose(0, 1).flatten(1), k_TD.detach(), atol=TOLERANCE, rtol=0
-    )
+    torch.testing.assert_close(block.k_LKTD[0].transpose(0, 1).flatten(1), k_TD.detach(), atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 3, 4], [0, 4, 2], [0, 3, 1, 2, 4]])
@@ -232,9 +223,7 @@ def test_any_chunking_of_any_stream_equals_one_read(data: st.DataObject) -> None
     parts = [
         Text(tuple(data.draw(st.lists(st.integers(0, 250), min_size=1, max_size=9))))
         if data.draw(st.booleans())
-        else frame(
-            reader, data.draw(st.integers(0, 40)), data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
-        )
+        else frame(reader, data.draw(st.integers(0, 40)), data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4)))
         for _ in range(data.draw(st.integers(1, 6)))
     ]
     context = reader.new_context()
@@ -279,9 +268,7 @@ def test_bfloat16_is_as_close_to_float32_as_transformers_is(name: str) -> None:
     reader = Reader(copy.deepcopy(exact).to(torch.bfloat16), axes)
     parts = stream(reader, 4)
     rounded = [p if isinstance(p, Text) else _as(p, torch.bfloat16) for p in parts]
-    wanted = dense(
-        reader, exact, [*(p if isinstance(p, Text) else _as(p, torch.float32) for p in rounded), QUESTION]
-    )
+    wanted = dense(reader, exact, [*(p if isinstance(p, Text) else _as(p, torch.float32) for p in rounded), QUESTION])
     theirs = dense(reader, twin, [*rounded, QUESTION])[-1:].float()
     context = reader.new_context()
     for part in rounded:

@@ -53,9 +53,7 @@ def test_what_cannot_be_read_is_refused_in_a_sentence() -> None:
         reader.fill(other.new_context(), [])
     with pytest.raises(ValueError, match="at least one row"):
         reader.step([])
-    wide = FrameTokens(
-        torch.zeros(2, 7), torch.arange(2), (1, 2), torch.zeros(3, 2, dtype=torch.int64), 2, Span(0, 0)
-    )
+    wide = FrameTokens(torch.zeros(2, 7), torch.arange(2), (1, 2), torch.zeros(3, 2, dtype=torch.int64), 2, Span(0, 0))
     with pytest.raises(ValueError, match=f"has 7 channels; this model reads {HIDDEN}"):
         reader.read([Row(context, (wide,))])
     small = torch.zeros(1, 2, 3, 8)

@@ -26,9 +26,7 @@ def ends(thread: threading.Thread) -> bool:
     return not thread.is_alive()
 
 
-@pytest.mark.parametrize(
-    ("policy", "left"), [("drop_oldest", [3, 4, 5]), ("newest_only", [5]), ("block", [1, 2, 3])]
-)
+@pytest.mark.parametrize(("policy", "left"), [("drop_oldest", [3, 4, 5]), ("newest_only", [5]), ("block", [1, 2, 3])])
 def test_what_a_full_buffer_keeps(policy: str, left: list[int]) -> None:
     buffer: FrameBuffer[int] = FrameBuffer(3, policy)
     for item in (1, 2, 3) if policy == "block" else (1, 2, 3, 4, 5):
@@ -160,9 +158,7 @@ def test_after_finish_nothing_may_be_put() -> None:
 
 
 def test_wrong_settings() -> None:
-    with pytest.raises(
-        ValueError, match="no buffer policy named 'newest'; there are: block, drop_oldest, newest_only"
-    ):
+    with pytest.raises(ValueError, match="no buffer policy named 'newest'; there are: block, drop_oldest, newest_only"):
         FrameBuffer(1, "newest")
     with pytest.raises(ValueError, match="got capacity=0"):
         FrameBuffer(0)

@@ -13,9 +13,7 @@ from millpond.stream.clock import StreamClock
 MS = Fraction(1, 1000)
 
 
-def placed(
-    ticks: list[int | None], *, origin: int | None = 0, base: Fraction = MS, step: int = 40
-) -> list[float]:
+def placed(ticks: list[int | None], *, origin: int | None = 0, base: Fraction = MS, step: int = 40) -> list[float]:
     clock = StreamClock(base, origin, step)
     return [clock.place(tick).pts_s for tick in ticks]
 

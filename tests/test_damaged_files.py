@@ -86,9 +86,7 @@ def test_real_clips_scratched(tmp_path: Path, name: str, least: int) -> None:
 
 def test_an_mp4_cut_before_its_index(tmp_path: Path) -> None:
     clip = cut(make_clip(tmp_path / "a.mp4", 50), 0.5)
-    with pytest.raises(
-        SourceError, match=r"is an MP4 or MOV that is cut off or damaged: its index cannot be read"
-    ):
+    with pytest.raises(SourceError, match=r"is an MP4 or MOV that is cut off or damaged: its index cannot be read"):
         open_source(clip)
 
 
@@ -124,9 +122,7 @@ def zeros(path: Path) -> None:
     path.write_bytes(bytes(50_000))
 
 
-@pytest.mark.parametrize(
-    "make", [text, script, playlist, subtitles, noise, zeros], ids=lambda make: make.__name__
-)
+@pytest.mark.parametrize("make", [text, script, playlist, subtitles, noise, zeros], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".txt"])
 def test_what_is_no_video(tmp_path: Path, make, suffix: str) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / f"a{suffix}"
@@ -179,16 +175,12 @@ def test_a_track_without_pictures(tmp_path: Path) -> None:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         container.start_encoding()
-    with pytest.raises(
-        SourceError, match=r"a.mkv (has a video stream but no picture|is cut off|is a video whose)"
-    ):
+    with pytest.raises(SourceError, match=r"a.mkv (has a video stream but no picture|is cut off|is a video whose)"):
         list(open_source(tmp_path / "a.mkv"))
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    begin=st.floats(0, 0.98), length=st.floats(0.001, 0.2), seed=st.integers(0, 99), keep=st.floats(0.3, 1)
-)
+@given(begin=st.floats(0, 0.98), length=st.floats(0.001, 0.2), seed=st.integers(0, 99), keep=st.floats(0.3, 1))
 def test_whatever_happens_to_a_file_it_plays_or_says_why(
     tmp_path_factory: pytest.TempPathFactory, begin: float, length: float, seed: int, keep: float
 ) -> None:

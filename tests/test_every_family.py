@@ -82,9 +82,7 @@ def uneven_frames() -> list[Frame]:
     return make_frames(4, 48, 80) + late
 
 
-def their_ids(
-    model: VideoLLM, blocks: Sequence[FrameTokens], placeholder: int, question: str = QUESTION
-) -> list[int]:
+def their_ids(model: VideoLLM, blocks: Sequence[FrameTokens], placeholder: int, question: str = QUESTION) -> list[int]:
     """The whole prompt as transformers takes it: a placeholder where each visual token goes."""
     ids = list(model.prefix().ids)
     for block in blocks:
@@ -115,9 +113,7 @@ def generate(pair: Pair, frames: Sequence[Frame]) -> list[int]:
     return out[0, inputs["input_ids"].shape[1] :].tolist()
 
 
-def stream(
-    model: VideoLLM, frames: Sequence[Frame], chunks: Sequence[int], num_new: int = NUM_NEW
-) -> list[int]:
+def stream(model: VideoLLM, frames: Sequence[Frame], chunks: Sequence[int], num_new: int = NUM_NEW) -> list[int]:
     """Greedy answer after the frames were seen and read in chunks of that many blocks."""
     context = model.new_context()
     model.read([Row(context, (model.prefix(),))])
@@ -220,8 +216,7 @@ def test_streaming_equals_generate(pair: Pair, frames: list[Frame]) -> None:
 
 def test_the_answer_depends_on_the_frames(pair: Pair) -> None:
     answers = {
-        tuple(stream(pair.ours, make_frames(4, seed=s), [num_blocks(pair.ours, make_frames(4))]))
-        for s in (1, 2, 3)
+        tuple(stream(pair.ours, make_frames(4, seed=s), [num_blocks(pair.ours, make_frames(4))])) for s in (1, 2, 3)
     }
     assert len(answers) == 3
 
@@ -295,8 +290,7 @@ def test_prompt_pieces_are_the_chat_template_tokenized_whole(pair: Pair) -> None
     }.get(
         model.spec.family,
         lambda b: (
-            f"<{(b.span.start_s + b.span.end_s) / 2:.1f} seconds>"
-            f"<|vision_start|>{mark * b.num_tokens}<|vision_end|>"
+            f"<{(b.span.start_s + b.span.end_s) / 2:.1f} seconds><|vision_start|>{mark * b.num_tokens}<|vision_end|>"
         ),
     )
     video = "".join(written(block) for block in blocks)
@@ -329,7 +323,5 @@ def test_hours_are_written_as_they_are_meant(pair: Pair) -> None:
     frame = make_frames(1)[0]
     late = model.see([Frame(frame.rgb_HW3, pts_s=7385.0)])[0]
     text = model.tokenizer.decode(list(model.frame_text(late.span).before_ids), skip_special_tokens=False)
-    wanted = {"llava_onevision": "7385 s", "smolvlm": "\nFrame from 123:05:"}.get(
-        model.spec.family, "<7385.0 seconds>"
-    )
+    wanted = {"llava_onevision": "7385 s", "smolvlm": "\nFrame from 123:05:"}.get(model.spec.family, "<7385.0 seconds>")
     assert text.startswith(wanted)

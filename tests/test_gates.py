@@ -82,9 +82,7 @@ def test_a_gap_forces_a_frame() -> None:
 
 
 def test_another_size_is_news() -> None:
-    verdicts = judged(
-        DifferenceGate(), frames_of([noisy(0), noisy(0, size=(120, 160)), noisy(0, size=(120, 160))])
-    )
+    verdicts = judged(DifferenceGate(), frames_of([noisy(0), noisy(0, size=(120, 160)), noisy(0, size=(120, 160))]))
     assert [v.reason for v in verdicts] == ["first", "size", "still"]
 
 

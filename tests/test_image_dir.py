@@ -63,9 +63,7 @@ def test_names_give_the_times(tmp_path: Path) -> None:
         save(tmp_path, name)
     assert [t for _, t in levels_and_times(tmp_path, times="names")] == [0.5, 3.0, 12.25]
     save(tmp_path, "zebra.png")
-    with pytest.raises(
-        SourceError, match=r"zebra.png has no number in its name to take a time from; use times='rate'"
-    ):
+    with pytest.raises(SourceError, match=r"zebra.png has no number in its name to take a time from; use times='rate'"):
         open_source(tmp_path, times="names")
 
 

@@ -49,9 +49,7 @@ def test_the_family_is_chosen_by_the_config(folders: dict[str, Path], family: st
     assert load_model(folders[family], device="cpu", dtype="bfloat16").spec.kv.dtype == torch.bfloat16
 
 
-def test_the_built_in_model_has_its_own_name(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_built_in_model_has_its_own_name(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BUILT_IN, "millpond/mini", folders["llava_onevision"])
     assert load_model("millpond/mini", device="cpu").spec.name == "millpond/mini"
 
@@ -65,9 +63,7 @@ def test_importing_the_package_imports_no_transformers() -> None:
 def test_an_unsupported_architecture_names_the_supported_ones(tmp_path: Path) -> None:
     for model_type in ("bert", "no_such_thing", None, ["llava_onevision"]):
         (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
-        with pytest.raises(
-            ValueError, match=r"supported architectures are: llava_onevision, qwen2_5_vl.*smolvlm"
-        ) as e:
+        with pytest.raises(ValueError, match=r"supported architectures are: llava_onevision, qwen2_5_vl.*smolvlm") as e:
             load_model(tmp_path, device="cpu")
         assert str(model_type)[:5] in str(e.value) and "\n" not in str(e.value)
 
@@ -110,6 +106,8 @@ def test_a_device_or_dtype_that_is_not_there_is_one_sentence(folders: dict[str, 
     folder = folders["smolvlm"]
     with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N; got 'toaster'"):
         load_model(folder, device="toaster")
+    with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N; got 'meta'"):
+        load_model(folder, device="meta")
     with pytest.raises(ValueError, match=r"device 'cuda:99' is not there: this machine has \d+ GPUs"):
         load_model(folder, device="cuda:99")
     with pytest.raises(ValueError, match="dtype must be auto, float32, bfloat16, float16; got 'int4'"):
@@ -117,9 +115,7 @@ def test_a_device_or_dtype_that_is_not_there_is_one_sentence(folders: dict[str, 
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_missing_weights_and_tokenizers_are_one_sentence(
-    folders: dict[str, Path], family: str, tmp_path: Path
-) -> None:
+def test_missing_weights_and_tokenizers_are_one_sentence(folders: dict[str, Path], family: str, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folders[family], copy)
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
@@ -185,9 +181,7 @@ def test_hostile_processor_files_are_refused(
     [{"text_config": "none"}, {"vision_config__patch_size": "big"}, {"text_config__num_hidden_layers": -1}],
     ids=str,
 )
-def test_hostile_configs_are_one_sentence(
-    folders: dict[str, Path], tmp_path: Path, changes: dict[str, object]
-) -> None:
+def test_hostile_configs_are_one_sentence(folders: dict[str, Path], tmp_path: Path, changes: dict[str, object]) -> None:
     copy = broken(folders["qwen2_5_vl"], tmp_path, "config.json", **changes)
     with pytest.raises(ValueError) as raised:
         load_model(copy, device="cpu")
@@ -204,9 +198,7 @@ def test_nested_processor_files_come_first(folders: dict[str, Path], tmp_path: P
 
 def test_a_frame_never_takes_more_than_the_budget(folders: dict[str, Path], tmp_path: Path) -> None:
     wide = Frame(np.zeros((720, 3000, 3), np.uint8), 0.0)
-    copy = broken(
-        folders["qwen2_vl"], tmp_path, "preprocessor_config.json", min_pixels=3136, max_pixels=12845056
-    )
+    copy = broken(folders["qwen2_vl"], tmp_path, "preprocessor_config.json", min_pixels=3136, max_pixels=12845056)
     height, width = load_model(copy, device="cpu").frame_size(wide.height, wide.width)
     assert height * width <= 768 * 28 * 28
     bounded = load_model(copy, device="cpu", max_side_px=300)

@@ -62,9 +62,7 @@ def levels(pixels: torch.Tensor | np.ndarray, mean: tuple[float, ...], std: tupl
     return np.asarray(pixels, dtype=np.float64) * 255 * np.reshape(std, shape) + 255 * np.reshape(mean, shape)
 
 
-def assert_equal_to_pillow(
-    ours: np.ndarray, theirs: np.ndarray, share_off: float = SHARE_OFF[resize]
-) -> None:
+def assert_equal_to_pillow(ours: np.ndarray, theirs: np.ndarray, share_off: float = SHARE_OFF[resize]) -> None:
     off = np.abs(ours.astype(np.float64) - theirs.astype(np.float64))
     assert off.max() <= WORST_LEVELS + 1e-3
     assert (off > 0.5).mean() <= share_off
@@ -72,9 +70,7 @@ def assert_equal_to_pillow(
 
 @pytest.mark.parametrize("how", [resize, resize_by_products])
 @pytest.mark.parametrize("filter", PILLOW)
-@pytest.mark.parametrize(
-    "size", [(120, 120), (56, 84), (37, 301), (400, 500), (240, 320), (240, 64)], ids=str
-)
+@pytest.mark.parametrize("size", [(120, 120), (56, 84), (37, 301), (400, 500), (240, 320), (240, 64)], ids=str)
 def test_resize_equals_pillow(how: Callable[..., torch.Tensor], filter: str, size: tuple[int, int]) -> None:
     rgb = picture(240, 320)
     ours = how(as_tensor(rgb), *size, filter)
@@ -129,13 +125,9 @@ def test_normalize_is_the_formula() -> None:
 
 @pytest.mark.parametrize("shape", [(240, 320), (300, 170), (90, 40), (33, 600)], ids=str)
 @pytest.mark.parametrize(("patch", "budget"), [(14, (3136, 40000)), (16, (20000, 200000))])
-def test_patches_equal_the_qwen_processor(
-    shape: tuple[int, int], patch: int, budget: tuple[int, int]
-) -> None:
+def test_patches_equal_the_qwen_processor(shape: tuple[int, int], patch: int, budget: tuple[int, int]) -> None:
     rgb = picture(*shape)
-    processor = Qwen2VLImageProcessorPil(
-        patch_size=patch, size={"shortest_edge": budget[0], "longest_edge": budget[1]}
-    )
+    processor = Qwen2VLImageProcessorPil(patch_size=patch, size={"shortest_edge": budget[0], "longest_edge": budget[1]})
     theirs = processor(images=[Image.fromarray(rgb)], return_tensors="pt")
     height, width = smart_size(*shape, factor=2 * patch, min_pixels=budget[0], max_pixels=budget[1])
     assert [1, height // patch, width // patch] == theirs["image_grid_thw"][0].tolist()
@@ -232,9 +224,7 @@ def test_hostile_numbers_are_refused(value: float) -> None:
 
 
 def test_what_a_file_leaves_out_is_the_familys_own() -> None:
-    config = PixelConfig.read(
-        {"image_mean": None}, {**OPENAI_CLIP, "resample": 1, "size": {"longest_edge": 9}}
-    )
+    config = PixelConfig.read({"image_mean": None}, {**OPENAI_CLIP, "resample": 1, "size": {"longest_edge": 9}})
     assert (config.filter, config.mean, dict(config.edges_px)) == (
         "lanczos",
         OPENAI_CLIP["image_mean"],

@@ -73,9 +73,7 @@ def test_every_container(tmp_path: Path, name: str, settings: dict[str, object],
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize(
-    "harm", [lambda p: cut(p, 0.8), lambda p: scratch(p, 0.7, 0.72)], ids=["cut", "scratched"]
-)
+@pytest.mark.parametrize("harm", [lambda p: cut(p, 0.8), lambda p: scratch(p, 0.7, 0.72)], ids=["cut", "scratched"])
 def test_damaged_files(tmp_path: Path, reader: str, harm) -> None:  # type: ignore[no-untyped-def]
     source = opened(harm(make_clip(tmp_path / "a.mp4", 100, options={"movflags": "faststart"})))
     frames = list(source)

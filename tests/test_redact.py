@@ -11,9 +11,7 @@ from millpond.stream.address import quote_user
 
 NASTY = "p@ss:w/o#r?d%"
 # Not a letter of it is in the rest of the uris below, so that a part of it found there was leaked.
-SECRET = st.text(alphabet="QXZJ0123456789@/:#?%&=+~!'\"", min_size=4).filter(
-    lambda s: any(c in "QXZJ" for c in s)
-)
+SECRET = st.text(alphabet="QXZJ0123456789@/:#?%&=+~!'\"", min_size=4).filter(lambda s: any(c in "QXZJ" for c in s))
 HOSTS = ("cam.lan", "cam.lan:554", "[::1]:8554")
 
 
@@ -49,11 +47,7 @@ def test_no_password_survives_in_a_uri_or_in_text(user: str, secret: str, host: 
     assert redact_uri(redact_uri(uri)) == redact_uri(uri)
 
 
-@given(
-    st.lists(
-        st.sampled_from(["rtsp://u:QQ@h/x", "http://h/?api_key=QQ", "see", "me@home", "a=b"]), min_size=1
-    )
-)
+@given(st.lists(st.sampled_from(["rtsp://u:QQ@h/x", "http://h/?api_key=QQ", "see", "me@home", "a=b"]), min_size=1))
 def test_every_uri_of_a_text_is_masked(words: list[str]) -> None:
     masked = redact(" ".join(words))
     assert "QQ" not in masked

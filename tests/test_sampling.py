@@ -17,9 +17,7 @@ SETTINGS: dict[str, Sampler] = {
     "rate": RateSampler(rate_hz=2.0),
     "stride": StrideSampler(stride=3),
 }
-TIMES = st.lists(st.integers(0, 200_000), min_size=1, max_size=200).map(
-    lambda ms: [m / 1000 for m in sorted(ms)]
-)
+TIMES = st.lists(st.integers(0, 200_000), min_size=1, max_size=200).map(lambda ms: [m / 1000 for m in sorted(ms)])
 
 
 def taken(sampler: Sampler, times_s: list[float]) -> list[float]:
@@ -46,9 +44,7 @@ def test_promises(name: str, times_s: list[float]) -> None:
 
 
 @given(times_s=TIMES, rate_hz=st.sampled_from([0.1, 0.5, 1.0, 2.0, 3.0, 10.0]))
-def test_a_rate_takes_the_first_frame_at_or_after_each_grid_point(
-    times_s: list[float], rate_hz: float
-) -> None:
+def test_a_rate_takes_the_first_frame_at_or_after_each_grid_point(times_s: list[float], rate_hz: float) -> None:
     first, period = Fraction(str(times_s[0])), 1 / Fraction(str(rate_hz))
     rounding = Fraction(6, 10_000)  # what a container that keeps milliseconds may take away
     wanted, last_point = [], -1
@@ -60,9 +56,7 @@ def test_a_rate_takes_the_first_frame_at_or_after_each_grid_point(
     assert taken(RateSampler(rate_hz), times_s) == wanted
 
 
-@pytest.mark.parametrize(
-    "source_hz", [Fraction(30000, 1001), Fraction(25), Fraction(24000, 1001), Fraction(15)]
-)
+@pytest.mark.parametrize("source_hz", [Fraction(30000, 1001), Fraction(25), Fraction(24000, 1001), Fraction(15)])
 def test_a_rate_does_not_drift_over_a_day(source_hz: Fraction) -> None:
     day_s, rate_hz = 86_400, 2.0
     step = max(1, math.floor(source_hz / 2) - 1)

@@ -16,9 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("pipeline", "encoders", "memory", "stream")
 MAX_LINES = 400
 
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "pyproject.toml").exists(), reason="the sources are not beside the tests"
-)
+pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="the sources are not beside the tests")
 
 
 class Source:

@@ -359,9 +359,7 @@ def test_check_speaks_up_when_the_books_are_wrong(book: str) -> None:
 def test_check_finds_a_block_that_only_one_book_knows() -> None:
     memory, blocks = filled(20, recent_frames=4)
     memory._index.drop(blocks[0].id)
-    with pytest.raises(
-        RuntimeError, match="16 blocks are older, but the tier holds 16 and the index knows 15"
-    ):
+    with pytest.raises(RuntimeError, match="16 blocks are older, but the tier holds 16 and the index knows 15"):
         memory.check()
 
 

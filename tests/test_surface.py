@@ -22,9 +22,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("stream", "memory", "encoders", "pipeline")
 
-has_sources = pytest.mark.skipif(
-    not (ROOT / "pyproject.toml").exists(), reason="the sources are not beside the tests"
-)
+has_sources = pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="the sources are not beside the tests")
 
 
 def is_generated(path: Path) -> bool:
@@ -42,16 +40,12 @@ def source_files() -> set[str]:
 def test_all_is_sorted_and_all_there_is(package: str) -> None:
     module = importlib.import_module(f"millpond.{package}")
     # Constants, classes, functions, each by name: as ruff sorts them.
-    assert module.__all__ == sorted(
-        module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)
-    )
+    assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
     assert len(set(module.__all__)) == len(module.__all__)
     for name in module.__all__:
         assert not isinstance(getattr(module, name), ModuleType), f"{name} is a submodule"
     public = {
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        name for name, value in vars(module).items() if not name.startswith("_") and not isinstance(value, ModuleType)
     } - {"annotations", "TYPE_CHECKING"}
     assert public <= set(module.__all__), "reachable, but not in __all__"
 
@@ -60,9 +54,7 @@ def test_all_is_sorted_and_all_there_is(package: str) -> None:
 def test_every_folder_is_listed_for_the_wheel() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     folders = {name.rpartition("/")[0] for name in source_files()}
-    assert sorted(settings["packages"]) == sorted(
-        "millpond." + folder.replace("/", ".") for folder in folders
-    )
+    assert sorted(settings["packages"]) == sorted("millpond." + folder.replace("/", ".") for folder in folders)
     assert settings["package-dir"] == {f"millpond.{package}": package for package in PACKAGES}
 
 
@@ -79,9 +71,7 @@ def dists(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def run(
-    *command: str | Path, cwd: Path, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -123,9 +113,7 @@ def installed(dists: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         *("install", "--quiet", "--no-deps", "--no-index", wheel),
         cwd=home,
     )
-    where = run(
-        python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=home
-    ).stdout.strip()
+    where = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=home).stdout.strip()
     dependencies = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
     Path(where, "dependencies.pth").write_text("\n".join(dependencies) + "\n", encoding="utf-8")
     yield home / "bin"
@@ -134,9 +122,7 @@ def installed(dists: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def clean_env() -> dict[str, str]:
     """The environment without what would point Python back at this tree."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
-    }
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
 
 
 @has_sources

@@ -38,9 +38,7 @@ def numbers(source: Source) -> list[int]:
         ("pieces.mp4", {"options": {"movflags": "frag_keyframe+empty_moov"}}),
     ],
 )
-def test_every_picture_comes_once_in_order_at_its_time(
-    tmp_path: Path, name: str, settings: dict[str, object]
-) -> None:
+def test_every_picture_comes_once_in_order_at_its_time(tmp_path: Path, name: str, settings: dict[str, object]) -> None:
     clip = make_clip(tmp_path / name, 40, **settings)  # type: ignore[arg-type]
     with open_source(clip) as source:
         frames = list(source)
@@ -61,9 +59,7 @@ def test_uneven_times_are_exact(tmp_path: Path) -> None:
 def test_time_begins_with_the_stream(tmp_path: Path, suffix: str) -> None:
     ticks = [(100 + number) * STEP for number in range(20)]
     with open_source(make_clip(tmp_path / f"late{suffix}", ticks=ticks)) as source:
-        assert [frame.pts_s for frame in source] == pytest.approx(
-            [number / 25 for number in range(20)], abs=1e-9
-        )
+        assert [frame.pts_s for frame in source] == pytest.approx([number / 25 for number in range(20)], abs=1e-9)
 
 
 @has_real_clips
@@ -112,9 +108,7 @@ def test_a_turned_phone_gives_upright_pictures(tmp_path: Path) -> None:
 
 def test_a_picture_larger_than_allowed_is_refused(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "large.mp4", 3)
-    with pytest.raises(
-        SourceError, match=r"large.mp4 says its pictures are 160x96, more than max_pixels=1000"
-    ):
+    with pytest.raises(SourceError, match=r"large.mp4 says its pictures are 160x96, more than max_pixels=1000"):
         open_source(clip, max_pixels=1000)
 
 

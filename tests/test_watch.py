@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from millpond.encoders import VideoLLM
 from millpond.pipeline import Answer, Engine, Narration, NarrationConfig, Question
-from millpond.pipeline.watch import Progress, read_questions, watch
+from millpond.pipeline.watch import Progress, Unanswered, read_questions, watch
 from millpond.stream import Frame, Span
 
 from .watched import engine_of, ids_after, pictures, tiny
@@ -97,6 +97,14 @@ def test_what_is_left_is_narrated_at_the_end(model: VideoLLM) -> None:
     engine = engine_of(model, narration=NarrationConfig(min_gap_s=50.0, max_gap_s=60.0, max_new_tokens=2))
     told = [event for event in events(engine, pictures(3), narrate=True) if isinstance(event, Narration)]
     assert [narration.span for narration in told] == [Span(0.0, 2.0)]
+
+
+def test_a_question_about_what_was_never_seen_does_not_stop_the_others(model: VideoLLM) -> None:
+    asked = [Question("Before?", since_s=1.2, until_s=1.8), Question("Where?", until_s=3.0), Question("What?")]
+    left = [e for e in events(engine_of(model), pictures(5), *asked) if not isinstance(e, Progress)]
+    assert [type(e) for e in left] == [Unanswered, Answer, Answer]
+    assert isinstance(left[0], Unanswered) and left[0].question is asked[0]
+    assert "no frame from 1.2 s up to 1.8 s is remembered" in left[0].reason
 
 
 def test_answers_come_while_the_stream_goes_on(model: VideoLLM) -> None:

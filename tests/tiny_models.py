@@ -201,9 +201,7 @@ def _llava(ids: Callable[[str], int], num_words: int) -> PreTrainedModel:
 
 def _qwen2_vl(ids: Callable[[str], int], num_words: int) -> PreTrainedModel:
     vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2, "num_heads": 2}
-    config = Qwen2VLConfig(
-        text_config=_mrope_text(num_words, [2, 3, 3]), vision_config=vision, **_qwen_ids(ids)
-    )
+    config = Qwen2VLConfig(text_config=_mrope_text(num_words, [2, 3, 3]), vision_config=vision, **_qwen_ids(ids))
     return Qwen2VLForConditionalGeneration(config)
 
 
@@ -217,9 +215,7 @@ def _qwen2_5_vl(ids: Callable[[str], int], num_words: int) -> PreTrainedModel:
         "fullatt_block_indexes": [1],
         "window_size": 56,
     }
-    config = Qwen2_5_VLConfig(
-        text_config=_mrope_text(num_words, [2, 3, 3]), vision_config=vision, **_qwen_ids(ids)
-    )
+    config = Qwen2_5_VLConfig(text_config=_mrope_text(num_words, [2, 3, 3]), vision_config=vision, **_qwen_ids(ids))
     return Qwen2_5_VLForConditionalGeneration(config)
 
 

@@ -344,9 +344,7 @@ class HFVideoLLM(VideoLLM):
         if not with_deep:
             return torch.cat(pieces), {}
         if len(with_deep) < len(deep):
-            raise ValueError(
-                "some frames of the call have DeepStack features and some have not; all or none must"
-            )
+            raise ValueError("some frames of the call have DeepStack features and some have not; all or none must")
         deep_ETD = torch.cat(with_deep, dim=1).to(device, dtype)
         mask_1T = torch.cat(is_visual)[None].to(device)
         return torch.cat(pieces), {"visual_pos_masks": mask_1T, "deepstack_visual_embeds": list(deep_ETD)}

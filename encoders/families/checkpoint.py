@@ -32,9 +32,7 @@ def load_checkpoint(path_or_id: str, model_types: Sequence[str], dtype: torch.dt
     """
     config = AutoConfig.from_pretrained(path_or_id, trust_remote_code=False)
     if config.model_type not in model_types:
-        raise ValueError(
-            f"{path_or_id!r} is a {config.model_type!r} checkpoint; wanted {' or '.join(model_types)}"
-        )
+        raise ValueError(f"{path_or_id!r} is a {config.model_type!r} checkpoint; wanted {' or '.join(model_types)}")
     model, report = AutoModelForImageTextToText.from_pretrained(
         path_or_id,
         config=config,
@@ -51,9 +49,7 @@ def load_checkpoint(path_or_id: str, model_types: Sequence[str], dtype: torch.dt
             "among them; take a complete checkpoint"
         )
     tokenizer = AutoTokenizer.from_pretrained(path_or_id, trust_remote_code=False)
-    return Checkpoint(
-        model, tokenizer, _read_chat_template(path_or_id, tokenizer), _read_settings(path_or_id)
-    )
+    return Checkpoint(model, tokenizer, _read_chat_template(path_or_id, tokenizer), _read_settings(path_or_id))
 
 
 def _read_json(path_or_id: str, file_name: str) -> dict[str, Any]:
@@ -75,9 +71,7 @@ def _read_settings(path_or_id: str) -> dict[str, dict[str, Any]]:
     """
     processor = _read_json(path_or_id, "processor_config.json")
     image = processor.get("image_processor") or _read_json(path_or_id, "preprocessor_config.json")
-    video = (
-        processor.get("video_processor") or _read_json(path_or_id, "video_preprocessor_config.json") or image
-    )
+    video = processor.get("video_processor") or _read_json(path_or_id, "video_preprocessor_config.json") or image
     return {"video": video, "image": image, "processor": processor}
 
 

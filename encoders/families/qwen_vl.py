@@ -97,9 +97,7 @@ class QwenVL(HFVideoLLM):
             height,
             width,
             factor=factor,
-            min_pixels=self._min_pixels
-            if self.max_side_px is None
-            else min(self._min_pixels, height * width),
+            min_pixels=self._min_pixels if self.max_side_px is None else min(self._min_pixels, height * width),
             max_pixels=max_pixels,
             grow_to_factor=not self.size_is_per_frame,
         )

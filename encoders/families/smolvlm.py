@@ -48,9 +48,7 @@ class SmolVLM(HFVideoLLM):
         # Its processor takes this template whenever there is a video, whichever the checkpoint brings.
         super().__init__(model, tokenizer, DEFAULT_CHAT_TEMPLATE, **kwargs)
         chosen = processor_settings(self.settings)
-        self._pixel_config = PixelConfig.read(
-            chosen, {**HALVES, "resample": 1, "size": {"longest_edge": 4 * 364}}
-        )
+        self._pixel_config = PixelConfig.read(chosen, {**HALVES, "resample": 1, "size": {"longest_edge": 4 * 364}})
         self._longest_edge = min(_longest_edge(chosen, self._pixel_config), _MAX_SIDE_PX)
         largest = read_size("max_image_size", chosen.get("max_image_size") or {"longest_edge": 364})
         self._side = largest.get("longest_edge", 0)
