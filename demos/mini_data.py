@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 
 from millpond.stream import time_words
 from millpond.stream.render import render
-from millpond.stream.truth import WORDINGS, Asked, Witness
+from millpond.stream.truth import NOTHING, WORDINGS, Asked, Witness
 from millpond.stream.world import COLORS, SHAPES, make_world
 
 # Shapes: B clips, F frames, S tokens of a packed sequence, P patches (12x12), C pooled cells (6x6).
@@ -21,7 +21,7 @@ IMAGE = 96
 FIRST_TRAINING_SEED = 1_000_000
 """Worlds with smaller seeds are never trained on: tests, demos and evaluation draw theirs from there."""
 FRAME_TOKENS = 37
-HARD = ("when", "when", "motion", "motion", "last", "new", "list")
+HARD = ("when",) * 4 + ("new",) * 3 + ("last",) * 2 + ("motion", "count_all", "list")
 """Kinds of questions that are asked that much more often than others: they come last, and need the most."""
 IGNORE = -100
 PLACES = ("left", "right", "top", "bottom", "center")
@@ -79,11 +79,18 @@ def draw_questions(witness: Witness, rng: np.random.Generator, count: int) -> li
     for _ in range(count * 4):
         moment = last if rng.random() < 0.5 else int(rng.integers(0, last + 1))
         one = witness.ask(kinds[int(rng.integers(len(kinds)))], moment, rng)
-        if one is not None:
-            asked.append((moment, one))
+        if one is None or (_is_easy(one, witness) and rng.random() < 0.6):
+            continue
+        asked.append((moment, one))
         if len(asked) == count:
             break
     return asked
+
+
+def _is_easy(asked: Asked, witness: Witness) -> bool:
+    """Whether the answer is the one that guessing would give: nothing is new, or it was there from the beginning."""
+    began_s = float(witness.times_s[0]) + witness.offset_s
+    return asked.answer == NOTHING or (asked.kind == "when" and asked.used.start_s == began_s)
 
 
 def pack(words: Words, witness: Witness, asked: list[tuple[int, Asked]]) -> dict[str, np.ndarray]:

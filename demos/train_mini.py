@@ -3,7 +3,7 @@
     python demos/train_mini.py --out runs/mini                 # all stages
     python demos/train_mini.py --out runs/mini --export encoders/mini
 
-Stages: look (what covers each patch, and the words for it), one frame, a few frames, many frames, cool-down.
+Stages: look (what covers each patch, and the words for it), one frame, a few frames, many frames, cool-down, polish.
 On a CPU, glibc gives large buffers back after each use, and getting them again costs half the time; set
 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 to have it keep them.
 """
@@ -59,6 +59,7 @@ STAGES = (
     Stage("few-frames", 400, Mix(1, 6, 12, 12), 1.5e-3, 1.0, 0.3, tower_every=2),
     Stage("many-frames", 1000, Mix(1, 16, 8, 16), 1.2e-3, 1.0, 0.2, tower_every=4),
     Stage("cool-down", 800, Mix(1, 20, 8, 16), 1.2e-3, 1.0, 0.1, tower_every=4, cool=True, warmup_steps=1),
+    Stage("polish", 300, Mix(1, 20, 8, 16), 8e-4, 1.0, 0.05, tower_every=4, cool=True, warmup_steps=10),
 )
 
 
@@ -267,7 +268,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the run: checkpoints, and where to go on")] = Path("runs/mini"),
     seed: Annotated[int, typer.Option(help="of weights and of data")] = 1,
     export: Annotated[Path | None, typer.Option(help="write the model's folder here")] = None,
-    stop_after: Annotated[str, typer.Option(help="name of the last stage to run")] = "cool-down",
+    stop_after: Annotated[str, typer.Option(help="name of the last stage to run")] = "polish",
     skip_to: Annotated[str, typer.Option(help="leave what the run is at, and start this stage")] = "",
     evaluate_only: Annotated[bool, typer.Option(help="print the scores, beside a model that does not look")] = False,
 ) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ..memory import MemoryConfig
 from ..stream import Frame
 from ..stream.render import render
-from ..stream.truth import WORDINGS, Asked, Witness
+from ..stream.truth import NOTHING, WORDINGS, Asked, Witness
 from ..stream.world import make_world
 from .bench import Bench
 from .config import EngineConfig
@@ -102,8 +102,14 @@ def _clip(seed: int) -> tuple[list[Frame], list[Asked]]:
     pictures = render(world, times_s, width=320, height=240).rgb_NHW3
     frames = [Frame(rgb, t, f"world-{seed}", n) for n, (rgb, t) in enumerate(zip(pictures, times_s, strict=True))]
     witness, rng = Witness(world, times_s), np.random.default_rng(seed)
-    drawn = (witness.ask(kind, NUM_FRAMES - 1, rng, canonical=True) for kind in WORDINGS)
+    drawn = (_draw(witness, kind, rng) for kind in WORDINGS)
     return frames, [one for one in drawn if one is not None]
+
+
+def _draw(witness: Witness, kind: str, rng: np.random.Generator) -> Asked | None:
+    """A question of this kind, of several drawn one whose answer is not "nothing" where there is one."""
+    drawn = [witness.ask(kind, NUM_FRAMES - 1, rng, canonical=True) for _ in range(4)]
+    return next((one for one in drawn if one is not None and one.answer != NOTHING), drawn[0])
 
 
 def _score(engine: Engine, clips: list[tuple[list[Frame], list[Asked]]], looks: bool) -> Iterator[tuple[str, bool]]:
