@@ -16,6 +16,7 @@ from .tokens import FrameTokens
 
 if TYPE_CHECKING:
     from .context import Context
+    from .towers import Tower
 
 # Shapes: R rows (sessions) packed in one call, T tokens, V vocabulary.
 
@@ -88,6 +89,11 @@ class VideoLLM(ABC):
         A last group that is short is filled by repeating its last frame, as transformers does.
         """
 
+    @property
+    def tower(self) -> Tower | None:
+        """The vision half taken apart, for those who compute some patches only; None where it cannot be."""
+        return None
+
     @abstractmethod
     def new_context(self) -> Context:
         """An empty context of this model: what one session's language half can attend to."""
@@ -124,6 +130,10 @@ class VideoLLM(ABC):
     @abstractmethod
     def question(self, question: str) -> Text:
         """What stands after the last frame: the question, the end of the user's turn, the opening of the answer."""
+
+    def embed_words(self, text: str) -> Tensor:
+        """The words as the language half embeds them, in the space of visual tokens: shape (words, channels)."""
+        raise ValueError(f"{self.spec.name} does not embed words alone; got {text[:80]!r}; take a model that does")
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:

@@ -26,5 +26,12 @@ class Bench(ABC):
 
 
 BENCHES: Table[Bench] = Table(
-    "benchmark", __package__ or "", {"core": "bench_core:CoreBench", "mini": "bench_mini:MiniBench"}
+    "benchmark",
+    __package__ or "",
+    {
+        "compress": "bench_compress:CompressBench",
+        "core": "bench_core:CoreBench",
+        "mini": "bench_mini:MiniBench",
+        "reuse": "bench_reuse:ReuseBench",
+    },
 )

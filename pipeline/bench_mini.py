@@ -48,7 +48,7 @@ class MiniBench(Bench):
         blind: dict[str, list[bool]] = defaultdict(list)
         num_worlds = NUM_WORLDS * repeats
         for first in range(FIRST_SEED, FIRST_SEED + num_worlds, _WORLDS_AT_ONCE):
-            clips = [_clip(seed) for seed in range(first, first + _WORLDS_AT_ONCE)]
+            clips = [clip_of(seed) for seed in range(first, first + _WORLDS_AT_ONCE)]
             for scores, looks in ((right, True), (blind, False)):
                 for kind, hit in _score(engine, clips, looks):
                     scores[kind].append(hit)
@@ -95,7 +95,7 @@ def wilson(hits: int, num: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _clip(seed: int) -> tuple[list[Frame], list[Asked]]:
+def clip_of(seed: int) -> tuple[list[Frame], list[Asked]]:
     """A world's frames, and questions of all kinds about them, asked after the last."""
     world = make_world(seed, duration_s=float(NUM_FRAMES), aspect=4 / 3)
     times_s = [float(t) for t in range(NUM_FRAMES)]

@@ -1,4 +1,4 @@
-"""The command line: `millpond narrate | ask | summarize | demo | models | sources | bench`."""
+"""The command line: `millpond narrate | ask | summarize | demo | models | sources | list | bench`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from ..stream import SOURCES, Frame, RateSampler, Source, SourceLost, open_source
+from ..stream import SOURCES, Frame, RateSampler, SourceLost, open_source
 from .answer import Answer, Narration
 from .bench import BENCHES
 from .config import EngineConfig
@@ -39,6 +39,13 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N  [de
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16  [default: auto]")]
 Fps = Annotated[float | None, typer.Option(help="frames to look at, a second of the source  [default: 1]")]
 Config = Annotated[Path | None, typer.Option(help="TOML file with settings of EngineConfig; options go before it")]
+Gate = Annotated[str | None, typer.Option(help="which frames are news: a gate of `millpond list`  [default: none]")]
+Reuse = Annotated[
+    str | None, typer.Option(help="what is not encoded anew: a reuser of `millpond list`  [default: auto]")
+]
+Compress = Annotated[str | None, typer.Option(help="a compressor of `millpond list`  [default: none]")]
+Select = Annotated[str | None, typer.Option(help="look only at frames that this selector of `millpond list` chooses")]
+Frames = Annotated[int | None, typer.Option(help="how many frames --select chooses at most  [default: 16]")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object a line, for programs")]
 For = Annotated[float | None, typer.Option("--for", help="stop after so many seconds of the stream")]
 
@@ -67,12 +74,17 @@ def narrate(
     device: Device = None,
     dtype: Dtype = None,
     fps: Fps = None,
+    gate: Gate = None,
+    reuse: Reuse = None,
+    compress: Compress = None,
     config: Config = None,
     as_json: Json = False,
     for_s: For = None,
 ) -> None:
     """Tells what happens in SOURCE, as it happens."""
-    settings = _settings(model, device, dtype, fps, config)
+    settings = _settings(
+        config, model=model, device=device, dtype=dtype, fps=fps, gate=gate, reuse=reuse, compressor=compress
+    )
     with _opened(source, settings, as_json, for_s, "narrating") as (session, frames, printer):
         for event in watch(session, frames, narrate=True):
             _show(printer, event)
@@ -90,6 +102,11 @@ def ask(
     device: Device = None,
     dtype: Dtype = None,
     fps: Fps = None,
+    gate: Gate = None,
+    reuse: Reuse = None,
+    compress: Compress = None,
+    select: Select = None,
+    frames: Frames = None,
     config: Config = None,
     as_json: Json = False,
     for_s: For = None,
@@ -100,13 +117,25 @@ def ask(
         asked += read_questions(questions)
     if not asked:
         raise ValueError("there is no question; give one in quotes after the source, or --questions FILE")
-    settings = _settings(model, device, dtype, fps, config)
-    with _opened(source, settings, as_json, for_s, "watching") as (session, frames, printer):
+    settings = _settings(
+        config,
+        model=model,
+        device=device,
+        dtype=dtype,
+        fps=fps,
+        gate=gate,
+        reuse=reuse,
+        compressor=compress,
+        selector=select,
+        select_frames=frames,
+    )
+    sought = " ".join(q.text for q in asked)
+    with _opened(source, settings, as_json, for_s, "watching", sought) as (session, due, printer):
         last_s = max((q.at_s for q in asked if q.at_s is not None), default=0.0)
         if all(q.at_s is not None for q in asked):
-            frames = _up_to(frames, last_s)
+            due = _up_to(due, last_s)
         num_unanswered = 0
-        for event in watch(session, frames, questions=asked):
+        for event in watch(session, due, questions=asked):
             _show(printer, event)
             num_unanswered += isinstance(event, Unanswered)
     if num_unanswered:
@@ -120,6 +149,11 @@ def summarize(
     device: Device = None,
     dtype: Dtype = None,
     fps: Fps = None,
+    gate: Gate = None,
+    reuse: Reuse = None,
+    compress: Compress = None,
+    select: Select = None,
+    frames: Frames = None,
     config: Config = None,
     as_json: Json = False,
     for_s: For = None,
@@ -127,9 +161,20 @@ def summarize(
     """Watches FILE to its end and tells it as a whole, with the narrations that this rests on."""
     from .summary import summarize as run
 
-    settings = _settings(model, device, dtype, fps, config)
-    with _opened(source, settings, as_json, for_s, "summarizing") as (session, frames, printer):
-        summary = run(session, frames, on_progress=printer.progress)
+    settings = _settings(
+        config,
+        model=model,
+        device=device,
+        dtype=dtype,
+        fps=fps,
+        gate=gate,
+        reuse=reuse,
+        compressor=compress,
+        selector=select,
+        select_frames=frames,
+    )
+    with _opened(source, settings, as_json, for_s, "summarizing") as (session, due, printer):
+        summary = run(session, due, on_progress=printer.progress)
         if not as_json:
             for narration in summary.narrations:
                 printer.narration(narration)
@@ -177,6 +222,23 @@ def sources(as_json: Json = False) -> None:
         printer.result({"name": name, "about": about}, f"{name:12} {about}")
 
 
+@app.command(name="list")
+def list_methods(
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="only this kind")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="as tables, for a README")] = False,
+    as_json: Json = False,
+) -> None:
+    """Lists what can be chosen by name: gates, reusers, compressors, selectors, and what holds the memory."""
+    from .methods import as_markdown, as_text, list_of
+
+    methods = list_of(kind)
+    if as_json:
+        for method in methods:
+            print(json.dumps(asdict(method)))
+    else:
+        print(as_markdown(methods) if markdown else as_text(methods))
+
+
 @app.command(help="Measures. " + " ".join(BENCHES[name].about for name in BENCHES))
 def bench(
     name: Annotated[str, typer.Argument(metavar="NAME", help=", ".join(BENCHES))],
@@ -202,12 +264,9 @@ def _first_sentence(thing: type) -> str:
     return " ".join((thing.__doc__ or "").split("\n\n")[0].split())
 
 
-def _settings(
-    model: str | None, device: str | None, dtype: str | None, fps: float | None, config: Path | None
-) -> EngineConfig:
+def _settings(config: Path | None, **given: Any) -> EngineConfig:
     """The config file's settings, or the defaults, with what was given on the command line before them."""
     base = EngineConfig.from_toml(config) if config is not None else EngineConfig()
-    given = {"model": model, "device": device, "dtype": dtype, "fps": fps}
     return replace(base, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -218,28 +277,46 @@ class _Opened(NamedTuple):
 
 
 @contextmanager
-def _opened(uri: str, settings: EngineConfig, as_json: bool, for_s: float | None, label: str) -> Iterator[_Opened]:
-    """Opens the source first, because that fails fastest, then the model."""
+def _opened(
+    uri: str, settings: EngineConfig, as_json: bool, for_s: float | None, label: str, question: str | None = None
+) -> Iterator[_Opened]:
+    """Opens the source first, because that fails fastest, then the model.
+
+    question: what the source is watched for, where that is known.
+    """
     if for_s is not None and not for_s > 0:
         raise ValueError(f"--for takes a number of seconds above 0; got {for_s}")
     with open_source(uri) as source:
         from transformers.utils import logging as transformers_logging
 
         from .engine import Engine
+        from .selecting import selected_frames
 
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
         with Engine(settings) as engine:
             duration_s = for_s or source.duration_s
             with Printer(as_json=as_json, duration_s=duration_s, label=label) as printer:
-                yield _Opened(engine.session(source.stream_id), _frames(source, settings.fps, for_s), printer)
+                session = engine.session(source.stream_id, question=question)
+                due: Iterator[Frame] = source.sampled(RateSampler(settings.fps))
+                selector = settings.made_selector()
+                if selector is not None:
+                    due = selected_frames(
+                        source,
+                        fps=settings.fps,
+                        selector=selector,
+                        num_frames=settings.select_frames,
+                        question=question,
+                        model=engine.model,
+                    )
+                yield _Opened(session, _frames(due, for_s), printer)
 
 
-def _frames(source: Source, fps: float, for_s: float | None) -> Iterator[Frame]:
-    """The frames that are due. A live source that is interrupted or lost has ended; what was seen is kept."""
+def _frames(due: Iterator[Frame], for_s: float | None) -> Iterator[Frame]:
+    """Those up to `for_s` seconds. A live source that is interrupted or lost has ended; what was seen is kept."""
     first_s: float | None = None
     try:
-        for frame in source.sampled(RateSampler(fps)):
+        for frame in due:
             first_s = frame.pts_s if first_s is None else first_s
             if for_s is not None and frame.pts_s - first_s > for_s:
                 return

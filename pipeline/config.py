@@ -6,12 +6,16 @@ import difflib
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from ..encoders import VideoLLM
+from ..encoders.compressors import COMPRESSORS, Compressor
+from ..encoders.reuse import REUSERS, Reuser
+from ..encoders.selectors import SELECTORS, Selector
 from ..memory import MemoryConfig
-from ..stream import GATES
+from ..stream import GATES, Gate, Table
 from .prompts import Prompts
 
 
@@ -67,8 +71,26 @@ class EngineConfig:
     max_new_tokens: int = 128
     """Length of an answer in tokens, at most."""
 
-    gate: str = "none"
-    """Which frames are news: a row of GATES."""
+    gate: str | Gate = "none"
+    """Which frames are news: a row of GATES, or one with its own settings."""
+
+    reuse: str | Reuser = "auto"
+    """What of earlier frames' work in the vision tower is used again: a row of REUSERS, or one with its own settings;
+    auto: delta where the tower can be taken apart, else none."""
+
+    reuse_budget_bytes: int = 2 * 2**30
+    """Cap on what all streams together keep for it; over it, the stream not seen for longest starts anew."""
+
+    compressor: str | Compressor = "none"
+    """Which tokens of a frame are read for good once it is not among the newest `recent_frames` blocks any more: a row
+    of COMPRESSORS, or one with its own settings."""
+
+    selector: str | Selector | None = None
+    """Which frames of a recording are looked at, where it is known beforehand what for: a row of SELECTORS, or one with
+    its own settings; None: all that are due."""
+
+    select_frames: int = 16
+    """How many frames a selector chooses, at most."""
 
     memory: MemoryConfig | None = None
     """None: the model's own default."""
@@ -86,13 +108,49 @@ class EngineConfig:
         _at_least_one(self.max_new_tokens, "max_new_tokens")
         if self.max_side_px is not None:
             _at_least_one(self.max_side_px, "max_side_px")
-        if self.gate not in GATES:
-            GATES[self.gate]  # raises, and lists the known ones
+        if isinstance(self.reuse_budget_bytes, bool) or self.reuse_budget_bytes < 0:
+            raise ValueError(f"reuse_budget_bytes must not be negative; got {self.reuse_budget_bytes!r}")
+        _at_least_one(self.select_frames, "select_frames")
+        for part, table in (
+            (self.gate, GATES),
+            (self.reuse, REUSERS),
+            (self.compressor, COMPRESSORS),
+            (self.selector, SELECTORS),
+        ):
+            if isinstance(part, str) and not (table is REUSERS and part == "auto"):
+                table[part]  # an unknown name raises, and lists the known ones
+
+    def made_gate(self) -> Gate:
+        """The gate itself."""
+        return GATES[self.gate]() if isinstance(self.gate, str) else self.gate
+
+    def made_compressor(self) -> Compressor:
+        """The compressor itself."""
+        return COMPRESSORS[self.compressor]() if isinstance(self.compressor, str) else self.compressor
+
+    def made_selector(self) -> Selector | None:
+        """The selector itself, or None where all frames that are due are looked at."""
+        return SELECTORS[self.selector]() if isinstance(self.selector, str) else self.selector
+
+    def made_reuser(self, model: VideoLLM) -> Reuser:
+        """The reuser itself, for this model."""
+        if not isinstance(self.reuse, str):
+            return self.reuse
+        auto = "none" if model.tower is None else "delta"
+        return REUSERS[auto if self.reuse == "auto" else self.reuse]()
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> EngineConfig:
         """From nested mappings, as a TOML file gives them; ValueError for what does not belong."""
         known = dict(given)
+        for key, table in (
+            ("gate", GATES),
+            ("reuse", REUSERS),
+            ("compressor", COMPRESSORS),
+            ("selector", SELECTORS),
+        ):
+            if isinstance(known.get(key), Mapping):
+                known[key] = _build_row(table, known[key], key)
         for key, part in (("memory", MemoryConfig), ("narration", NarrationConfig), ("prompts", Prompts)):
             if key in known and known[key] is not None:
                 known[key] = _build(part, known[key], key)
@@ -126,6 +184,20 @@ def _build(kind: type[Any], given: Any, where: str) -> Any:
     if missing:
         raise ValueError(f"settings are missing{place}: got {', '.join(given) or 'none'}; add {', '.join(missing)}")
     return kind(**given)
+
+
+def _build_row(table: Table[Any], given: Mapping[str, Any], where: str) -> Any:
+    """A row of a table with settings of its own: `name` says which."""
+    rest = dict(given)
+    name = rest.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(f"[{where}] needs a name; got {name!r}; there are: {', '.join(sorted(table))}")
+    kind = table[name]
+    hints = get_type_hints(kind)
+    for key, value in rest.items():
+        if isinstance(value, Mapping) and is_dataclass(hints.get(key)):
+            rest[key] = _build(hints[key], value, f"{where}.{key}")
+    return _build(kind, rest, where)
 
 
 def _check_type(wanted: str, key: str, value: Any, place: str) -> None:

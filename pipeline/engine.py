@@ -8,17 +8,24 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from ..encoders import Row, VideoLLM, load_model
+from ..encoders import FrameTokens, Row, VideoLLM, load_model
+from ..encoders.compressors import check_compressor
+from ..encoders.reuse import Seer
+from ..encoders.sight import Need
 from ..memory import KVBlock, MemoryConfig
-from ..stream import Frame
 from .answer import Answer
 from .config import EngineConfig
 from .generate import Prompt, generate
+from .intake import Intake
 from .prompts import prompts_for
 from .session import Question, Session
 
 # The built-in model was trained on 16 to 20 frames at a time, of 37 tokens each; real ones have more tokens a frame.
 _MINI_MEMORY = MemoryConfig(recent_frames=16, recall_blocks=4)
+
+
+# What a tower that can be taken apart offers to compressors.
+TOWER_NEEDS = (Need.PIXELS, Need.CLS, Need.RECEIVED, Need.FEATURES)
 
 
 class Engine:
@@ -44,13 +51,29 @@ class Engine:
         self._memory = config.memory or (_MINI_MEMORY if name == "millpond/mini" else MemoryConfig())
         self._prompts = config.prompts or prompts_for(name)
         self.config = replace(config, memory=self._memory, prompts=self._prompts)
+        self.gate, self.compressor = config.made_gate(), config.made_compressor()
+        self._seer: Seer = config.made_reuser(self.model).over(self.model, budget_bytes=config.reuse_budget_bytes)
         self._sessions: dict[str, Session] = {}
 
-    def session(self, stream_id: str = "stream") -> Session:
-        """A new session. A stream has one at a time; `close` it to start over."""
+    def session(self, stream_id: str = "stream", *, question: str | None = None) -> Session:
+        """A new session. A stream has one at a time; `close` it to start over.
+
+        question: what the stream is watched for; compressors that look at a question look at this one.
+        """
         if stream_id in self._sessions:
             raise ValueError(f"stream {stream_id!r} has a session already; close it, or take another stream_id")
-        session = Session(self, stream_id, memory=self._memory, prompts=self._prompts)
+        offered = set(TOWER_NEEDS) if self.model.tower is not None else set()
+        if question is not None:
+            offered.add(Need.TEXT)
+        check_compressor(self.compressor, frozenset(offered), f"stream {stream_id!r}")
+        intake = Intake(
+            self._seer.start(),
+            self.compressor,
+            num_fresh=self._memory.recent_frames,
+            frames_per_block=self.model.spec.frames_per_block,
+            text_MD=None if question is None else self.model.embed_words(question),
+        )
+        session = Session(self, stream_id, memory=self._memory, prompts=self._prompts, intake=intake)
         self._sessions[stream_id] = session
         return session
 
@@ -58,22 +81,33 @@ class Engine:
     def sessions(self) -> tuple[Session, ...]:
         return tuple(self._sessions.values())
 
+    @property
+    def num_bytes(self) -> int:
+        """What all sessions hold."""
+        return sum(session.num_bytes for session in self.sessions)
+
     def read_pending(self, sessions: Sequence[Session] | None = None) -> None:
-        """Encodes and reads what was pushed and not read yet, of these sessions or of all, packed in one pass.
+        """Encodes what was pushed and not seen yet, of these sessions or of all, and reads what is ready, packed.
 
         Frames that do not fill a block yet (the odd one, where a model takes two together) stay pending.
         """
-        for session, blocks in self._read(self.sessions if sessions is None else sessions, Session.whole_pending):
+        chosen = list(dict.fromkeys(self.sessions if sessions is None else sessions))
+        waiting = [session.intake for session in chosen if session.intake.pending]
+        if waiting:
+            needs = frozenset().union(*(intake.needs for intake in waiting))
+            seen = self._seer.see([(intake.eyes, intake.pending) for intake in waiting], needs)
+            for intake, sights in zip(waiting, seen, strict=True):
+                intake.saw(sights)
+        for session, blocks in self._read([(session, session.intake.ready) for session in chosen]):
             session.take(blocks)
 
-    def _read(
-        self, sessions: Sequence[Session], frames_of: Callable[[Session], Sequence[Frame]]
-    ) -> list[tuple[Session, list[KVBlock]]]:
-        waiting = [session for session in dict.fromkeys(sessions) if frames_of(session)]
+    def _read(self, asked: Sequence[tuple[Session, Sequence[FrameTokens]]]) -> list[tuple[Session, list[KVBlock]]]:
+        """Reads tokens of several sessions into their contexts, in one pass."""
+        waiting = [(session, tokens) for session, tokens in asked if tokens]
         if not waiting:
             return []
-        rows = [Row(session.context(), tuple(self.model.see(frames_of(session)))) for session in waiting]
-        return list(zip(waiting, self.model.read(rows), strict=True))
+        rows = [Row(session.context(), tuple(tokens)) for session, tokens in waiting]
+        return [(session, blocks) for (session, _), blocks in zip(waiting, self.model.read(rows), strict=True)]
 
     def ask(
         self,
@@ -92,8 +126,8 @@ class Engine:
         for session in asked_sessions:
             session.begin_tail()
         try:
-            # What does not fill a block is read as one for these questions only, and taken back.
-            for session, blocks in self._read(asked_sessions, Session.all_pending):
+            # What is not read for good yet is read for these questions only, and taken back.
+            for session, blocks in self._read([(session, session.tail()) for session in asked_sessions]):
                 session.add_tail(blocks)
             return self._answer(questions, on_text, started_s)
         finally:

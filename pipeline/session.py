@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..encoders import Row, Text
+from ..encoders import FrameTokens, Row, Text
 from ..encoders.context import Context, Mark
 from ..memory import KVBlock, Memory, MemoryConfig, Recall
-from ..stream import GATES, Frame, Span
+from ..stream import Frame, Span
 from .answer import Answer, Narration, Timing, join_spans
 from .generate import Generated
+from .intake import Intake
 from .narrator import Narrator
 from .prompts import Prompts
 
@@ -75,26 +76,28 @@ class Asked:
 class Session:
     """One stream. Made by `Engine.session`; `push` frames in order of time, `ask` and `narrate` at any moment.
 
-        pushed frames -> gate -> [pending] -> see, read -> [context]   what the model attends to
-                                                      \\-> [memory]    sinks, recent window, older blocks
+        pushed frames -> gate -> [intake: see, compress] -> read -> [context]   what the model attends to
+                                                               \\-> [memory]    sinks, recent window, older blocks
 
     `ask` sees every frame pushed before it. The context holds sinks and recent blocks, and is filled anew from
     memory when a block has left the recent window. Not thread-safe: owned by the engine's thread.
     """
 
-    def __init__(self, engine: Engine, stream_id: str, *, memory: MemoryConfig, prompts: Prompts) -> None:
+    def __init__(
+        self, engine: Engine, stream_id: str, *, memory: MemoryConfig, prompts: Prompts, intake: Intake
+    ) -> None:
         self._engine = engine
+        self.intake = intake
         self.stream_id = stream_id
         self.memory = Memory(memory)
         self.prompts = prompts
-        self._gate = GATES[engine.config.gate]().start()
+        self._gate = engine.gate.start()
         self._narrator = Narrator(engine.config.narration)
         self._context = engine.model.new_context()
         (blocks,) = engine.model.read([Row(self._context, (engine.model.prefix(),))])
         self.memory.add_sink(blocks[0])
         self._is_stale = False
         self._is_closed = False
-        self._pending: list[Frame] = []
         self._tail: tuple[KVBlock, ...] = ()
         self._tail_mark: Mark | None = None
         self._last_pts_s: float | None = None
@@ -105,7 +108,7 @@ class Session:
     @property
     def num_pending(self) -> int:
         """How many frames were pushed and are not read for good yet."""
-        return len(self._pending)
+        return self.intake.num_waiting
 
     @property
     def seen_until_s(self) -> float | None:
@@ -119,8 +122,8 @@ class Session:
 
     @property
     def num_bytes(self) -> int:
-        """What the session holds: memory, and the context that the model attends to."""
-        return self.memory.num_bytes + self._context.num_bytes
+        """What the session holds: memory, the context that the model attends to, and what is on its way there."""
+        return self.memory.num_bytes + self._context.num_bytes + self.intake.num_bytes
 
     def push(self, frame: Frame) -> None:
         """Takes the next frame. Reading is put off until a chunk is full or something is asked."""
@@ -138,8 +141,8 @@ class Session:
         if not self._gate.judge(frame).keep:
             self.num_dropped += 1
             return
-        self._pending.append(frame)
-        if len(self._pending) >= self._engine.config.chunk_frames * self._engine.model.spec.frames_per_block:
+        self.intake.push(frame)
+        if len(self.intake.pending) >= self._engine.config.chunk_frames * self._engine.model.spec.frames_per_block:
             self._engine.read_pending([self])
 
     def ask(
@@ -185,7 +188,7 @@ class Session:
     def close(self) -> None:
         """Ends the session and lets its memory go; it takes no frame and no question any more. Idempotent."""
         self._is_closed = True
-        self._pending.clear()
+        self.intake.clear()
         self.memory.forget()
         self._context = self._engine.model.new_context()
         self._engine.forget(self)
@@ -199,21 +202,18 @@ class Session:
             self._is_stale = False
         return self._context
 
-    def all_pending(self) -> Sequence[Frame]:
-        """Frames that were pushed and are not read yet."""
-        return tuple(self._pending)
-
-    def whole_pending(self) -> Sequence[Frame]:
-        """Those of them that fill blocks."""
-        num_spare = len(self._pending) % self._engine.model.spec.frames_per_block
-        return tuple(self._pending[: len(self._pending) - num_spare])
-
     def take(self, blocks: Sequence[KVBlock]) -> None:
-        """Whole pending frames were read into the context, and these are their blocks."""
-        del self._pending[: len(blocks) * self._engine.model.spec.frames_per_block]
+        """What was ready was read into the context, and these are its blocks."""
+        self.intake.read(len(blocks))
         for block in blocks:
             if self.memory.append(block).left_recent:
                 self._is_stale = True
+
+    def tail(self) -> tuple[FrameTokens, ...]:
+        """What a question reads besides: the newest blocks, whole, and the last frames where they fill none yet."""
+        odd = self.intake.odd
+        # As a block of its own, by nobody's memory of it: the stream goes on as if this had not been seen.
+        return (*self.intake.fresh, *(self._engine.model.see(odd) if odd else ()))
 
     # [sinks | recent] [tail | question, answer]     in the context; all from the mark on is taken back
     #                  ^ mark
@@ -223,7 +223,7 @@ class Session:
         self._tail_mark = self.context().mark()
 
     def add_tail(self, blocks: Sequence[KVBlock]) -> None:
-        """Pending frames that fill no block yet were read into the context all the same."""
+        """The tail was read into the context."""
         self._tail = tuple(blocks)
 
     def drop_tail(self) -> None:

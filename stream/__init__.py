@@ -6,8 +6,10 @@ if not __name__.startswith("millpond."):
     )
 
 from .buffer import FrameBuffer
+from .change import ChangeDetector, ChangeMap, ChangeRule
 from .frame import Frame, Span, time_words
 from .gates import GATES, DifferenceGate, Gate, GateRun, NoGate, Verdict
+from .motion import MotionField
 from .redact import redact, redact_uri
 from .sampling import SAMPLERS, EveryFrame, RateSampler, Sampler, SamplerRun, StrideSampler
 from .source import SOURCES, Source, SourceError, SourceLost, open_source
@@ -18,12 +20,16 @@ __all__ = [
     "GATES",
     "SAMPLERS",
     "SOURCES",
+    "ChangeDetector",
+    "ChangeMap",
+    "ChangeRule",
     "DifferenceGate",
     "EveryFrame",
     "Frame",
     "FrameBuffer",
     "Gate",
     "GateRun",
+    "MotionField",
     "NoGate",
     "RateSampler",
     "Sampler",

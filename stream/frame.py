@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .motion import MotionField
+
 # Shapes: H rows of pixels, W columns, 3 colours.
 
 
@@ -52,6 +54,7 @@ class Frame:
     stream_id: names the stream that the frame belongs to.
     index: number of the frame in its stream, counting those that were dropped.
     wall_s: Unix time of the capture in seconds where the source knows it, else None.
+    motion: how far blocks moved since the frame before, where the source was asked for it and the codec tells.
     """
 
     rgb_HW3: np.ndarray
@@ -59,6 +62,7 @@ class Frame:
     stream_id: str = "stream"
     index: int = 0
     wall_s: float | None = None
+    motion: MotionField | None = None
 
     def __post_init__(self) -> None:
         rgb = self.rgb_HW3
@@ -69,6 +73,11 @@ class Frame:
             raise ValueError(f"a frame needs at least one pixel; got shape {rgb.shape}")
         if not math.isfinite(self.pts_s):
             raise ValueError(f"a frame needs a finite time in seconds; got pts_s={self.pts_s}")
+        if self.motion is not None and (self.motion.height, self.motion.width) != rgb.shape[:2]:
+            raise ValueError(
+                f"a frame of {rgb.shape[1]}x{rgb.shape[0]} pixels needs motion of as many; got"
+                f" {self.motion.width}x{self.motion.height}"
+            )
         if rgb.flags.writeable:
             view = rgb.view()
             view.flags.writeable = False

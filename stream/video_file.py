@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from .clock import StreamClock
 from .decoding import MAX_PIXELS, decode_all, first_video, in_display_order, to_rgb
 from .frame import Frame
-from .sampling import EveryFrame, Sampler
+from .motion import MotionGatherer, ask_for_vectors
+from .sampling import EveryFrame, Sampler, SamplerRun
 from .source import Source, SourceError, local_path
 
 if TYPE_CHECKING:
@@ -62,13 +64,21 @@ class FileSource(Source):
 
     uri: a path or a file:// uri.
     max_pixels: a larger picture is refused before it is decoded.
+    motion_vectors: frames in order (not those of `read_at`) bring how far their blocks moved since the frame before,
+        where the codec tells: H.264, the MPEGs and their kin do; HEVC, VP9, AV1 and MJPEG do not.
     """
 
     def __init__(
-        self, uri: str | os.PathLike[str], *, stream_id: str | None = None, max_pixels: int = MAX_PIXELS
+        self,
+        uri: str | os.PathLike[str],
+        *,
+        stream_id: str | None = None,
+        max_pixels: int = MAX_PIXELS,
+        motion_vectors: bool = False,
     ) -> None:
         self.path = local_path(os.fspath(uri))
         self.max_pixels = max_pixels
+        self.motion_vectors = motion_vectors
         super().__init__(str(self.path), stream_id=stream_id or self.path.stem)
         self._check_path()
         with self.opened() as video:
@@ -81,7 +91,21 @@ class FileSource(Source):
     def sampled(self, sampler: Sampler) -> Iterator[Frame]:
         """The frames that are due; the others are decoded, as they must be, but never converted to RGB."""
         run = sampler.start()
+        if self.motion_vectors:
+            return self._sampled_with_motion(run)
         return (self.to_frame(instant) for instant in self.instants() if run.take(instant.pts_s))
+
+    def _sampled_with_motion(self, run: SamplerRun) -> Iterator[Frame]:
+        """The frames that are due, with the motion of all pictures since the last, those left out included."""
+        motion = MotionGatherer()
+        num_damaged = self.stats.num_damaged
+        for instant in self.instants():
+            if self.stats.num_damaged != num_damaged:
+                num_damaged = self.stats.num_damaged
+                motion.add_damage()
+            motion.add(instant.picture)
+            if run.take(instant.pts_s):
+                yield replace(self.to_frame(instant), motion=motion.take())
 
     def instants(self) -> Iterator[Instant]:
         """All pictures from the beginning, in their places."""
@@ -161,6 +185,8 @@ class FileSource(Source):
             raise SourceError(f"{self.uri} holds video in a codec that this FFmpeg cannot decode; convert it to H.264")
         self._check_size(video.codec_context.width, video.codec_context.height)
         video.thread_type = "AUTO"
+        if self.motion_vectors:
+            ask_for_vectors(video)
         return video
 
     def _check_path(self) -> None:

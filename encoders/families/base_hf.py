@@ -172,6 +172,13 @@ class HFVideoLLM(VideoLLM):
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    @torch.inference_mode()
+    def embed_words(self, text: str) -> Tensor:
+        ids = self.encode(text)
+        if not ids:
+            raise ValueError(f"words to embed must have at least one token; got {text[:80]!r}")
+        return self.text_model.get_input_embeddings()(torch.tensor(ids, dtype=torch.int64, device=self.spec.device))
+
     @property
     def stop_ids(self) -> frozenset[int]:
         return self._stop_ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 from ...stream import Frame, Span, time_words
 from ..pixel_config import OPENAI_CLIP, PixelConfig, processor_settings
 from ..tokens import FrameTokens
+from ..towers.siglip import SiglipTower
 from .base_hf import FrameText, HFVideoLLM
 from .square import one_moment, square_pixels
 
@@ -66,6 +68,15 @@ class LlavaOnevision(HFVideoLLM):
         pixels_N13HW = self.pixels(frames).pixels_N13HW.to(self.model.model.vision_tower.dtype)
         seen = self.model.get_video_features(pixel_values_videos=pixels_N13HW, return_dict=True)
         return one_moment(frames, seen.pooler_output, self._grid_hw)
+
+    @cached_property
+    def tower(self) -> SiglipTower | None:
+        return SiglipTower.of(self)
+
+    @property
+    def pooled_hw(self) -> tuple[int, int]:
+        """Rows and columns of a frame's tokens."""
+        return self._grid_hw
 
     def frame_text(self, span: Span) -> FrameText:
         return FrameText(self.encode(f"{time_words(span.start_s)} s"), ())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar
 
 from torch import Tensor
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
 from ..pixel_config import OPENAI_CLIP
+from ..towers.qwen2_5_vl import Qwen25Tower
 from .qwen_vl import QwenVL, grid_thw
 
 
@@ -23,6 +25,10 @@ class Qwen25VL(QwenVL):
         **OPENAI_CLIP,
         "size": {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28},
     }
+
+    @cached_property
+    def tower(self) -> Qwen25Tower:
+        return Qwen25Tower(self)
 
     def _make_tower_inputs(self, grids: tuple[tuple[int, int], ...]) -> dict[str, Tensor]:
         grid = grid_thw(grids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from transformers.vision_utils import (
 )
 
 from ..pixel_config import HALVES
+from ..towers.qwen3_vl import Qwen3Tower
 from .qwen_vl import Patches, QwenVL, Seen, grid_thw
 
 
@@ -29,6 +31,10 @@ class Qwen3VL(QwenVL):
         **HALVES,
         "size": {"shortest_edge": 128 * 32 * 32, "longest_edge": 768 * 32 * 32},
     }
+
+    @cached_property
+    def tower(self) -> Qwen3Tower:
+        return Qwen3Tower(self)
 
     def _make_tower_inputs(self, grids: tuple[tuple[int, int], ...]) -> dict[str, Tensor]:
         grid, tower, device = grid_thw(grids), self.visual, self.spec.device

@@ -134,21 +134,25 @@ class QwenVL(HFVideoLLM):
             grid = rows // self._merge, columns // self._merge
             cut = slice(start, start + grid[0] * grid[1])
             start = cut.stop
-            first = frames[index * self.frames_per_block]
-            last = frames[min((index + 1) * self.frames_per_block, len(frames)) - 1]
-            tokens.append(
-                FrameTokens(
-                    # a copy: a view would keep the tokens of the whole call alive
-                    x_TD=seen.x_TD[cut].clone(),
-                    kept_T=torch.arange(cut.stop - cut.start),
-                    grid_hw=grid,
-                    pos_3T=_positions(grid),
-                    advance=max(grid),
-                    span=Span(first.pts_s, last.pts_s),
-                    deep_ETD=None if seen.deep_ETD is None else seen.deep_ETD[:, cut].clone(),
-                )
-            )
+            block = frames[index * self.frames_per_block : (index + 1) * self.frames_per_block]
+            # copies: views would keep the tokens of the whole call alive
+            deep_ETD = None if seen.deep_ETD is None else seen.deep_ETD[:, cut].clone()
+            tokens.append(self.block_tokens(seen.x_TD[cut].clone(), deep_ETD, grid, block))
         return tokens
+
+    def block_tokens(
+        self, x_TD: Tensor, deep_ETD: Tensor | None, grid_hw: tuple[int, int], block: Sequence[Frame]
+    ) -> FrameTokens:
+        """The tokens of one block, in raster order, with their places and their time."""
+        return FrameTokens(
+            x_TD=x_TD,
+            kept_T=torch.arange(x_TD.shape[0]),
+            grid_hw=grid_hw,
+            pos_3T=_positions(grid_hw),
+            advance=max(grid_hw),
+            span=Span(block[0].pts_s, block[-1].pts_s),
+            deep_ETD=deep_ETD,
+        )
 
     def frame_text(self, span: Span) -> FrameText:
         time = f"<{(span.start_s + span.end_s) / 2:.1f} seconds>"
@@ -163,13 +167,17 @@ class QwenVL(HFVideoLLM):
     def _make_tower_inputs(self, grids: tuple[tuple[int, int], ...]) -> dict[str, Tensor]:
         """What the tower computes from the grids alone, by the names under which it takes it instead."""
 
+    def tower_inputs(self, grids: tuple[tuple[int, int], ...]) -> dict[str, Tensor]:
+        """What follows from the blocks' grids alone, cached; written by nobody."""
+        return self._tower_inputs(grids)
+
     def _tower(self, batch: Patches) -> Seen:
         return Seen(self._run_tower(batch).pooler_output)
 
     def _run_tower(self, batch: Patches) -> Any:
         # The tower would make these anew for each call, block by block, and wait for the device in each
         # layer: the lengths stay on the CPU, where its layers read them.
-        given = dict(self._tower_inputs(batch.grids))
+        given = dict(self.tower_inputs(batch.grids))
         patches_PC = batch.patches_PC.to(self.visual.dtype)
         return self.visual(patches_PC, grid_thw=grid_thw(batch.grids), return_dict=True, **given)
 

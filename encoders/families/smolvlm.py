@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from ...stream import Frame, Span
 from ..pixel_config import HALVES, PixelConfig, processor_settings, read_size
 from ..pixels import longest_edge_size
 from ..tokens import FrameTokens
+from ..towers.smolvlm import SmolVLMTower
 from .base_hf import FrameText, HFVideoLLM
 from .square import one_moment, square_pixels
 
@@ -83,6 +85,15 @@ class SmolVLM(HFVideoLLM):
         # By itself, not through get_image_features: that drops a picture whose every value is zero.
         seen = tower(pixel_values=self.pixels(frames).pixels_N3HW.to(tower.dtype), return_dict=True)
         return one_moment(frames, self.model.model.connector(seen.last_hidden_state), self._grid_hw)
+
+    @cached_property
+    def tower(self) -> SmolVLMTower:
+        return SmolVLMTower(self)
+
+    @property
+    def side_px(self) -> int:
+        """Height and width of the pictures that the tower reads."""
+        return self._side
 
     def _sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         return [longest_edge_size(height, width, self._longest_edge), (self._side, self._side)]

@@ -1,0 +1,254 @@
+"""DeltaSeer: decides for each block of frames what of it is computed, and sees blocks of many streams together."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...stream import Frame
+from ..model import VideoLLM
+from ..sight import Need, Sight
+from ..towers import Layout
+from .base import Seer, SeerRun, blocks_of, check_once, tower_of
+from .delta import DeltaReuse
+from .delta_step import FeatureCache, Part, compute_units
+from .evidence import PixelWatch
+from .ledger import Ledger
+from .none import see_dense
+from .pace import Costs, Trial
+
+# Shapes: T patches in the tower's order, U units of a picture, V those that are computed, H rows and W columns.
+
+_DRIFT_CARRIED = 0.8  # from one block to the next
+
+
+class DeltaRun(SeerRun):
+    """One stream's cached features, their ages, and the pictures that they were computed from."""
+
+    def __init__(self, recipe: DeltaReuse) -> None:
+        super().__init__()
+        self.watch = PixelWatch(recipe.rule)
+        self.trial = Trial()
+        self.cache: FeatureCache | None = None
+        self.ledger: Ledger | None = None
+        self.drift = 0.0
+
+    def reset(self) -> None:
+        self.cache = self.ledger = None
+        self.drift = 0.0
+        self.watch.reset()
+
+    @property
+    def num_bytes(self) -> int:
+        ledger_bytes = 0 if self.ledger is None else self.ledger.num_bytes
+        return self.watch.num_bytes + ledger_bytes + (0 if self.cache is None else self.cache.num_bytes)
+
+
+class _Block:
+    """One block of one stream on its way: what has changed in it, and what is to be computed.
+
+    units: None: all of them; none: the cached tokens are copied.
+    """
+
+    def __init__(self, run: DeltaRun, frames: Sequence[Frame], layout: Layout) -> None:
+        self.started_s = time.perf_counter()
+        self.run, self.frames, self.layout = run, frames, layout
+        self.change = run.watch.compare(layout, frames)
+        is_needed_T = (self.change.changed_HW | fresh_patches(run.fresh_HW, layout)).ravel()[layout.raster_T.numpy()]
+        self.is_needed_U: np.ndarray = is_needed_T[layout.units_UP.numpy()].any(axis=1)
+        self.units: np.ndarray | None = None
+        self.cache = run.cache
+        self.planned_s = 0.0
+
+    @property
+    def is_copy(self) -> bool:
+        return self.units is not None and not len(self.units)
+
+
+class DeltaSeer(Seer[DeltaRun]):
+    """Delta reuse over one model, for any number of streams. Not thread-safe."""
+
+    def __init__(self, recipe: DeltaReuse, model: VideoLLM, budget_bytes: int) -> None:
+        super().__init__(budget_bytes)
+        self._recipe, self._model = recipe, model
+        self._tower = tower_of(model, "delta reuse")
+        self._costs: defaultdict[tuple[int, int], Costs] = defaultdict(Costs)
+
+    def start(self) -> DeltaRun:
+        return self._enroll(DeltaRun(self._recipe))
+
+    @torch.inference_mode()
+    def see(
+        self, asked: Sequence[tuple[DeltaRun, Sequence[Frame]]], needs: frozenset[Need] = frozenset()
+    ) -> list[list[Sight]]:
+        check_once(asked)
+        seen: list[list[Sight]] = [[] for _ in asked]
+        waiting = [(number, run, blocks_of(self._model, frames)) for number, (run, frames) in enumerate(asked)]
+        # A stream's blocks follow one another; the n-th blocks of all streams are computed together.
+        for turn in range(max((len(blocks) for _, _, blocks in waiting), default=0)):
+            now: list[tuple[int, _Block]] = []
+            for number, run, blocks in waiting:
+                if turn >= len(blocks):
+                    continue
+                layout = self._tower.layout(blocks[turn][0].height, blocks[turn][0].width)
+                if run.trial.is_resting or self._is_too_large(layout):
+                    seen[number] += self._see_dense(run, blocks[turn], layout, needs)
+                else:
+                    now.append((number, self._plan(run, blocks[turn], layout, needs)))
+            self._compute([block for _, block in now], needs)
+            for number, block in now:
+                seen[number].append(self._finish(block, needs))
+        self._keep_to_budget([run for run, _ in asked])
+        return seen
+
+    def _plan(self, run: DeltaRun, frames: Sequence[Frame], layout: Layout, needs: frozenset[Need]) -> _Block:
+        if run.cache is not None and run.cache.layout is not layout:
+            run.reset()
+        block = _Block(run, frames, layout)
+        block.units = self._choose(block, needs)
+        block.planned_s = time.perf_counter() - block.started_s
+        run.stats.num_patches += layout.num_patches
+        return block
+
+    def _choose(self, block: _Block, needs: frozenset[Need]) -> np.ndarray | None:
+        """The units of the block to compute; None for all."""
+        run, layout, recipe = block.run, block.layout, self._recipe
+        if run.cache is None or run.ledger is None or block.change.is_cut or not run.cache.knows(needs):
+            return None
+        num_needed = int(block.is_needed_U.sum())
+        if not num_needed:
+            return np.empty(0, np.int64)
+        num_planned = run.ledger.num_planned(num_needed)
+        if num_planned > recipe.full_share * layout.num_units or run.drift > recipe.max_drift:
+            return None
+        if recipe.falls_back:
+            costs, num_rows = self._costs[layout.grid_hw], num_planned * layout.units_UP.shape[1]
+            if costs.partial_s(num_rows, layout.num_patches) > 0.97 * costs.whole_s:
+                return None
+        return run.ledger.choose(block.is_needed_U)
+
+    def _compute(self, blocks: Sequence[_Block], needs: frozenset[Need]) -> None:
+        partial: defaultdict[int, list[_Block]] = defaultdict(list)
+        for block in blocks:
+            if block.units is None:
+                self._compute_all(block, needs)
+            elif not block.is_copy:
+                partial[id(block.layout)].append(block)
+        for together in partial.values():
+            self._compute_some(together, needs)
+
+    def _compute_all(self, block: _Block, needs: frozenset[Need]) -> None:
+        run, layout, started_s = block.run, block.layout, time.perf_counter()
+        block.cache = run.cache or FeatureCache(self._tower, layout)
+        run.cache = None  # half written until it is through
+        block.cache.fill(self._tower, self._tower.prepare(block.frames), needs)
+        self._wait()
+        took_s = block.planned_s + time.perf_counter() - started_s
+        self._costs[layout.grid_hw].whole_took(took_s)
+        if run.ledger is None:
+            run.ledger = Ledger(
+                layout.num_units, max_age_blocks=self._recipe.max_age_blocks, num_buckets=self._recipe.num_buckets
+            )
+            judged_s = None  # a stream's first block is whole in any case
+        else:
+            judged_s = took_s
+        run.cache, run.drift = block.cache, 0.0
+        if not bool(torch.isfinite(block.cache.y_UO).all()):
+            run.cache = None  # what is no number must not be attended to ever after
+        run.ledger.computed(None)
+        run.watch.detector.encoded(None)
+        run.stats.num_full += 1
+        run.stats.num_recomputed += layout.num_patches
+        self._judge(block, judged_s)
+
+    def _compute_some(self, blocks: Sequence[_Block], needs: frozenset[Need]) -> None:
+        """Blocks of one layout, in one call."""
+        layout, started_s = blocks[0].layout, time.perf_counter()
+        parts = []
+        for block in blocks:
+            assert block.cache is not None and block.units is not None
+            parts.append(Part(block.cache, self._tower.prepare(block.frames), torch.from_numpy(block.units)))
+            block.run.cache = None  # half written until it is through
+        moved = compute_units(self._tower, parts)
+        took_s = time.perf_counter() - started_s
+        for block, part, moved_V in zip(blocks, parts, moved, strict=True):
+            run, units, ledger = block.run, block.units, block.run.ledger
+            assert units is not None and ledger is not None
+            if bool(torch.isfinite(moved_V).all()):
+                run.cache = part.cache
+            run.drift = _drift(run.drift, moved_V, block.is_needed_U[units])
+            ledger.computed(units)
+            run.watch.detector.encoded(_patches(units, layout))
+            num_rows = len(units) * layout.units_UP.shape[1]
+            run.stats.num_partial += 1
+            run.stats.num_recomputed += num_rows
+            if len(blocks) == 1:
+                self._costs[layout.grid_hw].partial_took(num_rows, block.planned_s + took_s)
+            self._judge(block, block.planned_s + took_s / len(blocks))
+
+    def _finish(self, block: _Block, needs: frozenset[Need]) -> Sight:
+        assert block.cache is not None
+        started_s = time.perf_counter()
+        tokens = self._tower.assemble(block.cache.y_UO, block.cache.deep_EUO, block.layout, block.frames)
+        sight = block.cache.evidence(self._tower, needs).sight(tokens, block.layout, block.change, needs)
+        if block.is_copy:
+            block.run.stats.num_copied += 1
+            self._judge(block, block.planned_s + time.perf_counter() - started_s)
+        return sight
+
+    def _see_dense(self, run: DeltaRun, frames: Sequence[Frame], layout: Layout, needs: frozenset[Need]) -> list[Sight]:
+        started_s = time.perf_counter()
+        sights = see_dense(self._model, run, run.watch, frames, needs)
+        self._wait()
+        self._costs[layout.grid_hw].dense_took(time.perf_counter() - started_s)
+        run.trial.rested()
+        return sights
+
+    def _judge(self, block: _Block, took_s: float | None) -> None:
+        """Lets a stream's reuse rest where it turned out slower than none."""
+        if self._recipe.falls_back and took_s is not None:
+            if block.run.trial.took(took_s, self._costs[block.layout.grid_hw].dense_s):
+                block.run.reset()
+
+    def _is_too_large(self, layout: Layout) -> bool:
+        return FeatureCache.bytes_for(self._tower, layout) > self.budget_bytes
+
+    def _wait(self) -> None:
+        if self._tower.device.type == "cuda":
+            torch.cuda.synchronize(self._tower.device)
+
+
+def fresh_patches(mask_HW: np.ndarray | None, layout: Layout) -> np.ndarray:
+    """Which patches lie, with any part, under True of a mask laid over the whole picture: bool, rows by columns."""
+    if mask_HW is None:
+        return np.zeros(layout.grid_hw, bool)
+    sums = np.zeros((mask_HW.shape[0] + 1, mask_HW.shape[1] + 1), np.int64)
+    sums[1:, 1:] = mask_HW.cumsum(axis=0).cumsum(axis=1)
+    edges = []
+    for num_patches, covered, num_cells in zip(layout.grid_hw, layout.covered_hw, mask_HW.shape, strict=True):
+        at = np.arange(num_patches + 1) * (covered * num_cells / num_patches)
+        low, high = np.floor(at[:-1] + 1e-9).astype(int), np.ceil(at[1:] - 1e-9).astype(int)
+        edges.append((np.minimum(low, num_cells - 1), np.clip(high, low + 1, num_cells)))
+    (top, bottom), (left, right) = edges
+    counted = sums[bottom][:, right] - sums[top][:, right] - sums[bottom][:, left] + sums[top][:, left]
+    return counted > 0
+
+
+def _patches(units: np.ndarray, layout: Layout) -> np.ndarray:
+    """The patches of some units, as a mask of rows and columns."""
+    mask = np.zeros(layout.num_patches, bool)
+    mask[layout.raster_T.numpy()[layout.units_UP.numpy()[units].ravel()]] = True
+    return mask.reshape(layout.grid_hw)
+
+
+def _drift(drift: float, moved_V: Tensor, is_needed_V: np.ndarray) -> float:
+    """How far cached features have moved, as their refreshed ones show: those whose pixels had not changed."""
+    refreshed_V = moved_V[torch.from_numpy(~is_needed_V)]
+    if not len(refreshed_V):
+        return drift
+    return _DRIFT_CARRIED * drift + (1 - _DRIFT_CARRIED) * float(refreshed_V.mean())

@@ -1,0 +1,87 @@
+"""No reuse: every frame is computed whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ...stream import Frame
+from ...stream.change import ChangeRule
+from ..model import VideoLLM
+from ..sight import Need, Sight
+from .base import Reuser, Seer, SeerRun, blocks_of, check_once, tower_of
+from .evidence import PixelWatch
+from .passes import pass_all
+
+
+@dataclass(frozen=True, slots=True)
+class NoReuse(Reuser):
+    """Every frame is computed whole, by the family's own `see`.
+
+    Baseline: the dense tower.
+    Differs from the paper: None.
+    """
+
+    def over(self, model: VideoLLM, *, budget_bytes: int = 2 * 2**30) -> Seer:
+        return _Dense(model, budget_bytes)
+
+
+class _DenseRun(SeerRun):
+    def __init__(self) -> None:
+        super().__init__()
+        self.watch = PixelWatch(ChangeRule())
+
+    def reset(self) -> None:
+        self.watch.reset()
+
+    @property
+    def num_bytes(self) -> int:
+        return self.watch.num_bytes
+
+
+class _Dense(Seer[_DenseRun]):
+    def __init__(self, model: VideoLLM, budget_bytes: int) -> None:
+        super().__init__(budget_bytes)
+        self._model = model
+
+    def start(self) -> _DenseRun:
+        return self._enroll(_DenseRun())
+
+    def see(
+        self, asked: Sequence[tuple[_DenseRun, Sequence[Frame]]], needs: frozenset[Need] = frozenset()
+    ) -> list[list[Sight]]:
+        check_once(asked)
+        seen = [see_dense(self._model, run, run.watch, frames, needs) for run, frames in asked]
+        self._keep_to_budget([run for run, _ in asked])
+        return seen
+
+
+@torch.inference_mode()
+def see_dense(
+    model: VideoLLM, run: SeerRun, watch: PixelWatch, frames: Sequence[Frame], needs: frozenset[Need]
+) -> list[Sight]:
+    """Frames of one stream computed whole, nothing kept; with what is needed besides tokens."""
+    blocks = blocks_of(model, frames)
+    run.stats.num_dense += len(blocks)
+    if not needs - {Need.TEXT, Need.ACTION}:
+        seen = model.see(frames)
+        for block, tokens in zip(blocks, seen, strict=True):
+            # Patches count; tokens stand for them in a model whose tower cannot say.
+            tower = model.tower
+            num = tower.layout(block[0].height, block[0].width).num_patches if tower else tokens.num_tokens
+            run.stats.num_patches += num
+            run.stats.num_recomputed += num
+        return [Sight(tokens) for tokens in seen]
+    tower = tower_of(model, "what a compressor looks at besides tokens")
+    sights = []
+    for block in blocks:
+        prepared = tower.prepare(block)
+        change = watch.compare(prepared.layout, block) if Need.PIXELS in needs else None
+        passed = pass_all(tower, prepared, needs)
+        tokens = tower.assemble(passed.y_UO, passed.deep_EUO, prepared.layout, block)
+        sights.append(passed.evidence.sight(tokens, prepared.layout, change, needs))
+        run.stats.num_patches += prepared.layout.num_patches
+        run.stats.num_recomputed += prepared.layout.num_patches
+    return sights
