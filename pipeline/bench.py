@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 from ..stream import Table
@@ -17,8 +18,11 @@ class Bench(ABC):
     about: str
 
     @abstractmethod
-    def run(self, *, model: str, repeats: int) -> dict[str, Any]:
-        """Measures, and returns one JSON-ready object."""
+    def run(self, *, model: str, repeats: int, clips: Path | None = None) -> dict[str, Any]:
+        """Measures, and returns one JSON-ready object.
+
+        clips: a folder of recordings, for benchmarks that look at some; None: synthetic ones.
+        """
 
     @abstractmethod
     def table(self, result: dict[str, Any]) -> str:
@@ -31,7 +35,10 @@ BENCHES: Table[Bench] = Table(
     {
         "compress": "bench_compress:CompressBench",
         "core": "bench_core:CoreBench",
+        "encode": "bench_encode:EncodeBench",
         "mini": "bench_mini:MiniBench",
+        "profile": "bench_profile:ProfileBench",
         "reuse": "bench_reuse:ReuseBench",
+        "streaming": "bench_streaming:StreamingBench",
     },
 )

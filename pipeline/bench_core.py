@@ -52,7 +52,7 @@ class CoreBench(Bench):
         "each model measured); num_frames, num_tokens, repeats, machine."
     )
 
-    def run(self, *, model: str, repeats: int) -> dict[str, Any]:
+    def run(self, *, model: str, repeats: int, clips: Path | None = None) -> dict[str, Any]:
         """model: "default" measures the built-in model and a random one of about 60 M parameters; the object's own
         figures are the larger one's."""
         from transformers.utils import logging as transformers_logging

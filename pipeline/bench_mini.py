@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class MiniBench(Bench):
         "by_type (accuracy, blind_accuracy, num_questions of each), num_questions, num_worlds, num_frames."
     )
 
-    def run(self, *, model: str, repeats: int) -> dict[str, Any]:
+    def run(self, *, model: str, repeats: int, clips: Path | None = None) -> dict[str, Any]:
         """repeats: how many times NUM_WORLDS worlds are asked about."""
         engine = Engine(
             EngineConfig(
@@ -102,13 +103,13 @@ def clip_of(seed: int) -> tuple[list[Frame], list[Asked]]:
     pictures = render(world, times_s, width=320, height=240).rgb_NHW3
     frames = [Frame(rgb, t, f"world-{seed}", n) for n, (rgb, t) in enumerate(zip(pictures, times_s, strict=True))]
     witness, rng = Witness(world, times_s), np.random.default_rng(seed)
-    drawn = (_draw(witness, kind, rng) for kind in WORDINGS)
+    drawn = (draw(witness, kind, NUM_FRAMES - 1, rng) for kind in WORDINGS)
     return frames, [one for one in drawn if one is not None]
 
 
-def _draw(witness: Witness, kind: str, rng: np.random.Generator) -> Asked | None:
-    """A question of this kind, of several drawn one whose answer is not "nothing" where there is one."""
-    drawn = [witness.ask(kind, NUM_FRAMES - 1, rng, canonical=True) for _ in range(4)]
+def draw(witness: Witness, kind: str, number: int, rng: np.random.Generator) -> Asked | None:
+    """A question of this kind after that frame, of several one whose answer is not "nothing" where there is one."""
+    drawn = [witness.ask(kind, number, rng, canonical=True) for _ in range(4)]
     return next((one for one in drawn if one is not None and one.answer != NOTHING), drawn[0])
 
 

@@ -110,7 +110,14 @@ class ReuseBench(Bench):
         some = every if is_quick else _Plan(stc_frames=self.stc_frames, dense_every=self.dense_every)
         # Two methods that do the same are told apart by a per cent or two: hard clips are measured on every frame.
         few = every if is_quick else _Plan(stc_frames=self.stc_frames, dense_every=1)
-        return [(clip, some) for clip in easy] + [(clip, few) for clip in hard]
+        planned = [(clip, some) for clip in easy] + [(clip, few) for clip in hard]
+        for clip, _ in planned:
+            if len(clip.frames) <= _LONGEST_CYCLE:
+                raise ValueError(
+                    f"{clip.name} must have {_LONGEST_CYCLE + 1} frames or more at {clip.fps:g} fps to be measured; "
+                    f"got {len(clip.frames)}; take a longer one"
+                )
+        return planned
 
 
 class _Plan(NamedTuple):
@@ -150,10 +157,6 @@ def _one_pass(model: VideoLLM, frames: Sequence[Frame], plan: _Plan) -> Taken:
     methods["delta"] = _Method(model, DeltaReuse())
     stats = methods["delta"].run.stats
     num_timed = len(frames) - 1
-    if num_timed < _LONGEST_CYCLE:
-        raise ValueError(
-            f"a clip needs {_LONGEST_CYCLE + 1} frames to be measured; got {len(frames)}; take a longer one"
-        )
     num_stc = min(plan.stc_frames, num_timed) // _LONGEST_CYCLE * _LONGEST_CYCLE
     seconds: dict[str, list[float]] = defaultdict(list)
     cosines: dict[str, list[Tensor]] = defaultdict(list)

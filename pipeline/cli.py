@@ -244,10 +244,11 @@ def bench(
     name: Annotated[str, typer.Argument(metavar="NAME", help=", ".join(BENCHES))],
     model: Annotated[str, typer.Option(help="what to measure with")] = "default",
     repeats: Annotated[int, typer.Option(min=1, help="runs of each side; the median counts")] = 5,
+    clips: Annotated[Path | None, typer.Option(help="folder of recordings to measure on  [default: synthetic]")] = None,
     as_json: Json = False,
 ) -> None:
     measured = BENCHES[name]()
-    result = measured.run(model=model, repeats=repeats)
+    result = measured.run(model=model, repeats=repeats, clips=clips)
     print(json.dumps(result) if as_json else measured.table(result))
 
 

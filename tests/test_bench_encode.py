@@ -150,7 +150,7 @@ def test_clips_that_are_not_there_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_clip_that_is_too_short_is_refused() -> None:
-    with pytest.raises(ValueError, match="a clip needs 5 frames at least to be measured; got 3"):
+    with pytest.raises(ValueError, match="noise must have 5 frames or more at 2 fps to be measured; got 3"):
         ReuseBench(hard_frames=2, max_quick_frames=8, max_frames=8).run(model=BUILT_IN, repeats=1)
 
 

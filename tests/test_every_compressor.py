@@ -222,6 +222,10 @@ def test_keeps_to_its_budget_and_its_floor(
     kept = run(replace(recipe, at_most=at_most), blocks)
     assert all(num_grid(tokens) >= min(floor_tokens, 12) for tokens in kept)
     extra = 1 if family == "llava_onevision" else 0
+    left = at_most.start()
+    for tokens in kept:
+        assert tokens.num_tokens <= max(left.grant(tokens.span.start_s), floor_tokens + extra)
+        left.spend(tokens.span.start_s, tokens.num_tokens)
     for first, last in itertools.combinations_with_replacement(range(len(kept)), 2):
         long_s = kept[last].span.start_s - kept[first].span.start_s
         spent = sum(tokens.num_tokens for tokens in kept[first : last + 1])

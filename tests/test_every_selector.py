@@ -169,12 +169,13 @@ def test_ties_for_the_last_places_are_taken_at_equal_steps() -> None:
     assert top_spread(scores_N, 3).tolist() == [1, 2, 6]
 
 
-def test_change_goes_where_something_happens() -> None:
+@pytest.mark.parametrize("noise_levels", [0, 3, 25])
+def test_change_goes_where_something_happens_whatever_the_noise(noise_levels: int) -> None:
     """A still recording but for a short stretch in which a square crosses the picture."""
     candidates = []
     rng = np.random.default_rng(0)
     for i in range(200):
-        picture = np.full((54, 96, 3), 100, np.int64) + rng.integers(-3, 4, (54, 96, 3))
+        picture = 100 + rng.integers(-noise_levels, noise_levels + 1, (54, 96, 3))
         if 120 <= i < 140:
             left = 4 * (i - 120)
             picture[20:32, left : left + 12] = 240
@@ -188,6 +189,14 @@ def test_change_takes_the_first_picture_after_a_cut() -> None:
     dark, bright = np.full((9, 16, 3), 20, np.uint8), np.full((16, 9, 3), 220, np.uint8)
     candidates = [Candidate(i, float(i), dark if i < 33 else bright) for i in range(100)]
     assert 33 in ChangeSelector().select(candidates, 5).indices
+
+
+def test_change_gives_a_cut_one_frame_and_the_rest_to_the_rest() -> None:
+    """One cut is most of the change there is, and slow light the rest."""
+    pictures = [np.full((9, 16, 3), (0 if i < 33 else 150) + i // 2, np.uint8) for i in range(100)]
+    candidates = [Candidate(i, float(i), picture) for i, picture in enumerate(pictures)]
+    chosen = ChangeSelector().select(candidates, 10).indices
+    assert 33 in chosen and max(np.diff((0, *chosen, 99))) <= 20
 
 
 def test_text_passes_over_twins_of_what_it_has() -> None:

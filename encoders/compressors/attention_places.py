@@ -161,7 +161,7 @@ def neighbours(mask_T: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     near_HW = torch.zeros_like(mask_HW)
     near_HW[1:] |= mask_HW[:-1]
     near_HW[:-1] |= mask_HW[1:]
-    near_HW.view(-1)[1:] |= mask_HW.flatten()[:-1]
+    near_HW[:, 1:] |= mask_HW[:, :-1]
     near_HW[:, :-1] |= mask_HW[:, 1:]
     return near_HW.flatten()
 

@@ -48,6 +48,7 @@ class ChangeSelector(Selector):
             weight_N = self.still_share / num + (1 - self.still_share) * change_N / change_N.sum()
         reached_N = np.cumsum(_capped(weight_N, 1.0 / num_frames))
         wanted_K = (np.arange(num_frames) + 0.5) / num_frames * reached_N[-1]
+        # No weight is above a share, so only rounding can put two shares' middles into one candidate.
         return _none_twice(np.searchsorted(reached_N, wanted_K), num)
 
 

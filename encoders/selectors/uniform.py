@@ -34,4 +34,4 @@ def top_spread(scores_N: np.ndarray, num_wanted: int) -> np.ndarray:
     edge = np.partition(scores_N, len(scores_N) - num_wanted)[len(scores_N) - num_wanted]
     above_K = np.flatnonzero(scores_N > edge)
     ties_K = np.flatnonzero(scores_N == edge)
-    return np.sort(np.concatenate([above_K, ties_K[: num_wanted - len(above_K)]]))
+    return np.sort(np.concatenate([above_K, ties_K[spread(len(ties_K), num_wanted - len(above_K))]]))
