@@ -73,7 +73,7 @@ class ImageDirSource(Source):
 
     def sampled(self, sampler: Sampler) -> Iterator[Frame]:
         """The pictures that are due; the others are not even opened."""
-        self._check_open()
+        self.check_open()
         run = sampler.start()
         num_tried = num_read = 0
         for index, entry in enumerate(self._entries):

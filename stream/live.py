@@ -96,7 +96,7 @@ class LiveSource(Source):
 
     def sampled(self, sampler: Sampler) -> Iterator[Frame]:
         """The frames that are due; the others are never converted to RGB."""
-        self._check_open()
+        self.check_open()
         run = sampler.start()
         while (arrival := self._next_arrival()) is not None:
             self.stats.num_dropped = self._buffer.num_dropped

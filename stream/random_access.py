@@ -183,8 +183,7 @@ def _read_by_seeking(source: FileSource, index: PacketIndex, wanted: list[int]) 
             # A picture that did not decode leaves the one before it on the screen.
             own_place = index.place_of(clock.ticks(shown.pts_s))
             frames[place] = source.to_frame(shown._replace(index=own_place))
-            if source.is_closed:
-                break
+            source.check_open()  # closed meanwhile: the others will not be read
     return frames
 
 

@@ -76,7 +76,8 @@ class Source(ABC):
     def is_closed(self) -> bool:
         return self._closed.is_set()
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises ValueError for a source that was closed."""
         if self.is_closed:
             raise ValueError(f"{self.uri} was closed; open it again with open_source to read it again")
 

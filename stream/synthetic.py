@@ -52,12 +52,12 @@ class SyntheticSource(Source):
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        self._check_open()
+        self.check_open()
         return self._paint(None)
 
     def sampled(self, sampler: Sampler) -> Iterator[Frame]:
         """Only what is due is painted."""
-        self._check_open()
+        self.check_open()
         return self._paint(sampler)
 
     def _paint(self, sampler: Sampler | None) -> Iterator[Frame]:

@@ -109,7 +109,7 @@ class FileSource(Source):
 
     def instants(self) -> Iterator[Instant]:
         """All pictures from the beginning, in their places."""
-        self._check_open()
+        self.check_open()
         last_s: float | None = None
         index = -1
         with self.opened() as video:
@@ -142,7 +142,7 @@ class FileSource(Source):
         """
         from .random_access import read_at
 
-        self._check_open()
+        self.check_open()
         return read_at(self, times_s, reader=reader, deadline_s=deadline_s)
 
     def to_frame(self, instant: Instant) -> Frame:

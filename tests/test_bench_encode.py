@@ -1,4 +1,4 @@
-"""`millpond bench`, encoding: what reuse costs and keeps, and where a frame's time goes. Figures agree with themselves."""
+"""`millpond bench`, encoding: what reuse costs and keeps, and where a frame's time goes. Figures that agree."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_clips_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got '/no/such', which is none"):
         real_clips(Path("/no/such"), 4)
     (tmp_path / "README.md").write_text("words")
-    with pytest.raises(ValueError, match="no file in .* is a recording; got 1 files"):
+    with pytest.raises(ValueError, match=r"no file in .* is a recording; got 1 files"):
         ReuseBench().run(model=BUILT_IN, repeats=1, clips=tmp_path)
 
 

@@ -159,6 +159,14 @@ def test_a_real_change_of_light_is_change_and_no_cut() -> None:
     assert maps[1].share > 0.95 and not maps[1].is_cut
 
 
+def test_light_that_the_picture_does_not_agree_on_is_change() -> None:
+    """Three bands, lit by 0, 7 and 14 levels: no one change of light explains most of it, so none is taken out."""
+    base = scene() * 0.7
+    lit = base + np.repeat([0, 7, 14], [80, 88, 88])[:, None]
+    seen = followed(ChangeRule().start(GRID), [levels(base), levels(lit)])[1]
+    assert not seen.changed_HW[:, :5].any() and seen.changed_HW[:, 6:].all()
+
+
 def test_the_noise_of_the_stream_raises_the_threshold_and_no_further_than_the_ceiling() -> None:
     rng = np.random.default_rng(0)
     rule = ChangeRule()

@@ -149,3 +149,16 @@ def test_wrong_times_and_readers(tmp_path: Path) -> None:
     source.close()
     with pytest.raises(ValueError, match="was closed"):
         source.read_at([0.0])
+
+
+def test_a_source_closed_while_it_reads_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = opened(make_clip(tmp_path / "clip.mp4"))
+    to_frame = source.to_frame
+
+    def close_then_convert(instant: object) -> Frame:
+        source.close()
+        return to_frame(instant)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(source, "to_frame", close_then_convert)
+    with pytest.raises(ValueError, match=r"clip.mp4 was closed; open it again"):
+        source.read_at([0.1, 0.5], reader="av")

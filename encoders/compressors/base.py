@@ -172,7 +172,8 @@ def take(tokens: FrameTokens, index_K: Tensor, merged_x: Tensor | None = None) -
 
     index_K: int64, increasing. merged_x: features for the first of them, in place of their own, in any dtype.
     """
-    x_KD = tokens.x_TD.index_select(0, index_K)
+    # Places and positions stay on the CPU where a family leaves them there.
+    x_KD = tokens.x_TD.index_select(0, index_K.to(tokens.x_TD.device))
     if merged_x is not None:
         x_KD[: merged_x.shape[0]] = merged_x.to(x_KD.dtype)
     return replace(
@@ -180,7 +181,9 @@ def take(tokens: FrameTokens, index_K: Tensor, merged_x: Tensor | None = None) -
         x_TD=x_KD,
         kept_T=tokens.kept_T.index_select(0, index_K.to(tokens.kept_T.device)),
         pos_3T=tokens.pos_3T.index_select(1, index_K.to(tokens.pos_3T.device)),
-        deep_ETD=None if tokens.deep_ETD is None else tokens.deep_ETD.index_select(1, index_K),
+        deep_ETD=None
+        if tokens.deep_ETD is None
+        else tokens.deep_ETD.index_select(1, index_K.to(tokens.deep_ETD.device)),
     )
 
 

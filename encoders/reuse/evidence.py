@@ -93,7 +93,7 @@ class PixelWatch:
         if self._detector is None or layout is not self._layout or was_uneven or self._is_uneven:
             self._detector, self._layout = self._rule.start(layout.grid_hw, layout.covered_hw), layout
         shown = frames[:1] if self._is_uneven else frames
-        return self._detector.compare([frame.rgb_HW3 for frame in shown])
+        return self._detector.compare([frame.rgb_HW3 for frame in shown], [frame.motion for frame in shown])
 
     @property
     def detector(self) -> ChangeDetector:

@@ -64,8 +64,8 @@ class ThumbnailSelector(Selector):
         num_cells = min(self.cells, len(chosen) // 2)
         if num_cells < 2:
             return ()
-        places_K = np.arange(num_cells) * (len(chosen) - 1) // (num_cells - 1)
-        return (Card.of([chosen[place] for place in places_K]),)
+        places = (np.arange(num_cells) * (len(chosen) - 1) // (num_cells - 1)).tolist()
+        return (Card.of([chosen[place] for place in places]),)
 
 
 def compose_card(frames: Sequence[Frame], card: Card) -> Frame:
