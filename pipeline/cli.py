@@ -287,7 +287,8 @@ def _opened(
     """
     if for_s is not None and not for_s > 0:
         raise ValueError(f"--for takes a number of seconds above 0; got {for_s}")
-    with open_source(uri) as source:
+    options = {"motion_vectors": True} if settings.motion_vectors else {}
+    with open_source(uri, **options) as source:
         from transformers.utils import logging as transformers_logging
 
         from .engine import Engine

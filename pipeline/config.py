@@ -74,6 +74,10 @@ class EngineConfig:
     gate: str | Gate = "none"
     """Which frames are news: a row of GATES, or one with its own settings."""
 
+    motion_vectors: bool = False
+    """Whether a recording's own motion vectors are read, where its codec has them: what they say moved counts as
+    changed at half the threshold."""
+
     reuse: str | Reuser = "auto"
     """What of earlier frames' work in the vision tower is used again: a row of REUSERS, or one with its own settings;
     auto: delta where the tower can be taken apart, else none."""
@@ -202,11 +206,11 @@ def _build_row(table: Table[Any], given: Mapping[str, Any], where: str) -> Any:
 
 def _check_type(wanted: str, key: str, value: Any, place: str) -> None:
     """Settings come from files: a string where a number belongs must not travel further."""
-    allowed: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+    allowed: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
     first = wanted.split(" ")[0]
     if value is None or first not in allowed:
         return
-    if not isinstance(value, allowed[first]) or isinstance(value, bool):
+    if not isinstance(value, allowed[first]) or (isinstance(value, bool) and first != "bool"):
         raise ValueError(f"{key!r}{place} must be {wanted}; got {value!r}")
 
 

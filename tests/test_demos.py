@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,14 @@ t.main(out=Path({str(tmp_path)!r}), seed=1, export=None, stop_after=sys.argv[2],
     assert '"look", "step": 2' in (tmp_path / "place.json").read_text()
     run("-c", program, "3", "one-frame")
     assert '"one-frame", "step": 3' in (tmp_path / "place.json").read_text()
+
+
+def test_the_figure_of_compressors_is_drawn(tmp_path: Path) -> None:
+    row = {"tokens_per_frame": 10.0, "accuracy": 0.8, "interval": [0.75, 0.84], "num_questions": 339}
+    rows = [{**row, "name": "none", "tokens_per_frame": 37.0}, {**row, "name": "todre"}]
+    measured = tmp_path / "compress.json"
+    measured.write_text(json.dumps({"compressors": rows}))
+    run(str(DEMOS / "plot_compressors.py"), str(measured), str(tmp_path / "one.svg"))
+    run(str(DEMOS / "plot_compressors.py"), str(measured), str(tmp_path / "two.svg"))
+    drawn = (tmp_path / "one.svg").read_text()
+    assert "<svg" in drawn and drawn == (tmp_path / "two.svg").read_text()
