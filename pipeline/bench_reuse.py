@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from statistics import mean, median
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..encoders import FrameTokens, VideoLLM
-from ..encoders.reuse.base import Reuser, Seer
+from ..encoders.reuse.base import Reuser, ReuseStats, Seer
 from ..encoders.reuse.delta import DeltaReuse
 from ..encoders.reuse.stc import STCCacher
 from ..stream import Frame
@@ -26,15 +27,21 @@ from .bench_shapes import SHAPES, Clip, hard_clips, machine, make_model, real_cl
 
 _STC_EVERY = (2, 4)
 _LONGEST_CYCLE = max(_STC_EVERY)
+_BLOCKS = ("copied", "partial", "full", "dense")
 _QUICK_S = 0.1  # a dense frame that takes less is quick: every method then sees every frame
 
 
 class Taken(NamedTuple):
-    """What one pass over a clip gave, by method: seconds of each timed frame, and cosines to dense."""
+    """What one pass over a clip gave.
+
+    seconds, cosine_T: by method, of each timed frame, and of each token of those that were compared with dense.
+    recomputed_share, blocks: how delta took the timed frames.
+    """
 
     seconds: dict[str, list[float]]
     cosine_T: dict[str, Tensor]
     recomputed_share: float
+    blocks: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,10 @@ class ReuseBench(Bench):
         "folder; besides noise, two pictures in turn, and a still picture. Keys: rows, each with clip, fps, shape, "
         "dtype, num_frames; dense_s (median), stc_s (mean over whole cycles, the faster of stc2_s and stc4_s; "
         "stc_every says which), delta_s (mean), delta_median_s; speedup_stc, speedup_delta (dense_s over theirs); "
-        "recomputed_share (of patches, delta); cosine_mean, cosine_p01 (delta; worst 1 % of tokens), the same as "
-        "stc2_ and stc4_; and speedup_delta_range (lowest and highest of all passes). A row is the pass whose "
-        "speedup_delta is the median of all. repeats (passes), machine."
+        "recomputed_share (of patches, delta) and blocks (how many delta copied, computed in part, in full to keep, "
+        "dense); cosine_mean, cosine_p01 (delta; worst 1 % of tokens), the same as stc2_ and stc4_; and "
+        "speedup_delta_range (lowest and highest of all passes). A row is the pass whose speedup_delta is the median "
+        "of all. repeats (passes), machine."
     )
 
     def run(self, *, model: str, repeats: int, clips: Path | None = None) -> dict[str, Any]:
@@ -160,14 +168,13 @@ def _one_pass(model: VideoLLM, frames: Sequence[Frame], plan: _Plan) -> Taken:
     num_stc = min(plan.stc_frames, num_timed) // _LONGEST_CYCLE * _LONGEST_CYCLE
     seconds: dict[str, list[float]] = defaultdict(list)
     cosines: dict[str, list[Tensor]] = defaultdict(list)
-    before = (0, 0)
+    before = ReuseStats()
     for number, frame in enumerate(frames):
         has_stc, is_compared = number <= num_stc, number % plan.dense_every == 0
         due = [name for name in methods if name == "delta" or (has_stc if name != "dense" else has_stc or is_compared)]
-        # Each goes first in its turn: whoever does brings the frame into the caches.
-        first = number % len(due)
+        # In another order each time: who comes later finds the frame, and the weights, in the processor's caches.
         seen: dict[str, Tensor] = {}
-        for name in due[first:] + due[:first]:
+        for name in Random(number).sample(due, len(due)):
             started_s = time.perf_counter()
             tokens = methods[name].see(frame)
             wait_for(model.spec.device)
@@ -176,13 +183,17 @@ def _one_pass(model: VideoLLM, frames: Sequence[Frame], plan: _Plan) -> Taken:
             if number:
                 seconds[name].append(took_s)
         if not number:
-            before = (stats.num_recomputed, stats.num_patches)
+            before = replace(stats)
             continue
         for name in due:
             if name.startswith("stc") or (name == "delta" and is_compared):
                 cosines[name].append(F.cosine_similarity(seen[name], seen["dense"], dim=-1))
-    share = (stats.num_recomputed - before[0]) / (stats.num_patches - before[1])
-    return Taken(seconds, {name: torch.cat(parts).cpu() for name, parts in cosines.items()}, share)
+    return Taken(
+        seconds,
+        {name: torch.cat(parts).cpu() for name, parts in cosines.items()},
+        (stats.num_recomputed - before.num_recomputed) / (stats.num_patches - before.num_patches),
+        {kind: getattr(stats, f"num_{kind}") - getattr(before, f"num_{kind}") for kind in _BLOCKS},
+    )
 
 
 def _on_grid(tokens: FrameTokens) -> Tensor:
@@ -203,6 +214,7 @@ def _figures(taken: Taken) -> dict[str, Any]:
         "speedup_stc": dense_s / stc_s[best],
         "speedup_delta": dense_s / delta_s,
         "recomputed_share": taken.recomputed_share,
+        "blocks": taken.blocks,
         "delta_median_s": median(taken.seconds["delta"]),
         "stc_every": best,
         **{f"stc{every}_s": seconds for every, seconds in stc_s.items()},

@@ -14,7 +14,9 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from ..stream import SOURCES, Frame, RateSampler, SourceLost, open_source
+from ..encoders import VideoLLM
+from ..encoders.selectors import Selector
+from ..stream import SOURCES, Frame, RateSampler, Source, SourceLost, open_source
 from .answer import Answer, Narration
 from .bench import BENCHES
 from .config import EngineConfig
@@ -268,7 +270,12 @@ def _first_sentence(thing: type) -> str:
 def _settings(config: Path | None, **given: Any) -> EngineConfig:
     """The config file's settings, or the defaults, with what was given on the command line before them."""
     base = EngineConfig.from_toml(config) if config is not None else EngineConfig()
-    return replace(base, **{name: value for name, value in given.items() if value is not None})
+    settings = replace(base, **{name: value for name, value in given.items() if value is not None})
+    if given.get("select_frames") is not None and settings.selector is None:
+        raise ValueError(
+            f"--frames is how many --select chooses; got {settings.select_frames} and no selector; add one"
+        )
+    return settings
 
 
 class _Opened(NamedTuple):
@@ -292,7 +299,6 @@ def _opened(
         from transformers.utils import logging as transformers_logging
 
         from .engine import Engine
-        from .selecting import selected_frames
 
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
@@ -300,18 +306,31 @@ def _opened(
             duration_s = for_s or source.duration_s
             with Printer(as_json=as_json, duration_s=duration_s, label=label) as printer:
                 session = engine.session(source.stream_id, question=question)
-                due: Iterator[Frame] = source.sampled(RateSampler(settings.fps))
                 selector = settings.made_selector()
-                if selector is not None:
-                    due = selected_frames(
-                        source,
-                        fps=settings.fps,
-                        selector=selector,
-                        num_frames=settings.select_frames,
-                        question=question,
-                        model=engine.model,
-                    )
+                if selector is None:
+                    due = source.sampled(RateSampler(settings.fps))
+                else:
+                    due = _selected(source, settings, selector, question, session, engine.model)
                 yield _Opened(session, _frames(due, for_s), printer)
+
+
+def _selected(
+    source: Source, settings: EngineConfig, selector: Selector, question: str | None, session: Session, model: VideoLLM
+) -> Iterator[Frame]:
+    """The frames that the selector chooses; where some come on picture cards, the session's questions say so."""
+    from .selecting import choose_frames, fetch_frames
+
+    choice = choose_frames(
+        source,
+        fps=settings.fps,
+        selector=selector,
+        num_frames=settings.select_frames,
+        question=question,
+        model=model,
+    )
+    if choice is not None:
+        session.note = choice.note
+        yield from fetch_frames(source, choice)
 
 
 def _frames(due: Iterator[Frame], for_s: float | None) -> Iterator[Frame]:

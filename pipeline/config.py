@@ -8,7 +8,8 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from ..encoders import VideoLLM
 from ..encoders.compressors import COMPRESSORS, Compressor
@@ -115,14 +116,13 @@ class EngineConfig:
         if isinstance(self.reuse_budget_bytes, bool) or self.reuse_budget_bytes < 0:
             raise ValueError(f"reuse_budget_bytes must not be negative; got {self.reuse_budget_bytes!r}")
         _at_least_one(self.select_frames, "select_frames")
-        for part, table in (
-            (self.gate, GATES),
-            (self.reuse, REUSERS),
-            (self.compressor, COMPRESSORS),
-            (self.selector, SELECTORS),
-        ):
-            if isinstance(part, str) and not (table is REUSERS and part == "auto"):
-                table[part]  # an unknown name raises, and lists the known ones
+        for key, (table, kind) in _ROWS.items():
+            part = getattr(self, key)
+            if isinstance(part, str):
+                if (key, part) != ("reuse", "auto"):
+                    table[part]  # an unknown name raises, and lists the known ones
+            elif not isinstance(part, kind) and not (key == "selector" and part is None):
+                raise ValueError(f"{key} must be a name or a {kind.__name__}; got {part!r}; see: millpond list")
 
     def made_gate(self) -> Gate:
         """The gate itself."""
@@ -147,17 +147,9 @@ class EngineConfig:
     def from_dict(cls, given: Mapping[str, Any]) -> EngineConfig:
         """From nested mappings, as a TOML file gives them; ValueError for what does not belong."""
         known = dict(given)
-        for key, table in (
-            ("gate", GATES),
-            ("reuse", REUSERS),
-            ("compressor", COMPRESSORS),
-            ("selector", SELECTORS),
-        ):
+        for key, (table, _) in _ROWS.items():
             if isinstance(known.get(key), Mapping):
                 known[key] = _build_row(table, known[key], key)
-        for key, part in (("memory", MemoryConfig), ("narration", NarrationConfig), ("prompts", Prompts)):
-            if key in known and known[key] is not None:
-                known[key] = _build(part, known[key], key)
         built: EngineConfig = _build(cls, known, "")
         return built
 
@@ -173,21 +165,37 @@ class EngineConfig:
             raise ValueError(f"the config {str(path)!r} is not TOML: {error}") from error
 
 
+# What may be given as a name, or as a table of a name and settings of its own: its rows, and what they are.
+_ROWS: dict[str, tuple[Table[Any], type[Any]]] = {
+    "gate": (GATES, Gate),
+    "reuse": (REUSERS, Reuser),
+    "compressor": (COMPRESSORS, Compressor),
+    "selector": (SELECTORS, Selector),
+}
+
+
 def _build(kind: type[Any], given: Any, where: str) -> Any:
+    """A settings class from what a file says, its parts that are such classes too."""
     if not isinstance(given, Mapping):
         raise ValueError(f"[{where}] must be a table of settings; got {given!r}")
-    names = {f.name: str(f.type) for f in fields(kind)}
+    names, hints = {f.name: str(f.type) for f in fields(kind)}, get_type_hints(kind)
     place = f" in [{where}]" if where else ""
+    built: dict[str, Any] = {}
     for key, value in given.items():
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(names))}"
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(names)) or 'none'}"
             raise ValueError(f"there is no setting {key!r}{place}; {hint}")
-        _check_type(names[key], key, value, place)
+        kinds = _kinds(hints[key])
+        part = next((one for one in kinds if is_dataclass(one)), None)
+        if part is not None and str not in kinds and not isinstance(value, kinds):
+            value = _build(part, value, f"{where}.{key}" if where else key)
+        _check_type(kinds, names[key], key, value, place)
+        built[key] = value
     missing = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in given]
     if missing:
         raise ValueError(f"settings are missing{place}: got {', '.join(given) or 'none'}; add {', '.join(missing)}")
-    return kind(**given)
+    return kind(**built)
 
 
 def _build_row(table: Table[Any], given: Mapping[str, Any], where: str) -> Any:
@@ -196,21 +204,19 @@ def _build_row(table: Table[Any], given: Mapping[str, Any], where: str) -> Any:
     name = rest.pop("name", None)
     if not isinstance(name, str):
         raise ValueError(f"[{where}] needs a name; got {name!r}; there are: {', '.join(sorted(table))}")
-    kind = table[name]
-    hints = get_type_hints(kind)
-    for key, value in rest.items():
-        if isinstance(value, Mapping) and is_dataclass(hints.get(key)):
-            rest[key] = _build(hints[key], value, f"{where}.{key}")
-    return _build(kind, rest, where)
+    return _build(table[name], rest, where)
 
 
-def _check_type(wanted: str, key: str, value: Any, place: str) -> None:
+def _kinds(hint: Any) -> tuple[type[Any], ...]:
+    """The classes that a setting's type allows; where a file has its own for it, this one too."""
+    kinds = [get_origin(one) or one for one in (get_args(hint) if isinstance(hint, UnionType) else (hint,))]
+    also = {float: int, tuple: list}
+    return (*kinds, *(also[kind] for kind in kinds if kind in also))
+
+
+def _check_type(kinds: tuple[type[Any], ...], wanted: str, key: str, value: Any, place: str) -> None:
     """Settings come from files: a string where a number belongs must not travel further."""
-    allowed: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
-    first = wanted.split(" ")[0]
-    if value is None or first not in allowed:
-        return
-    if not isinstance(value, allowed[first]) or (isinstance(value, bool) and first != "bool"):
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise ValueError(f"{key!r}{place} must be {wanted}; got {value!r}")
 
 

@@ -23,7 +23,6 @@ from .session import Question, Session
 # The built-in model was trained on 16 to 20 frames at a time, of 37 tokens each; real ones have more tokens a frame.
 _MINI_MEMORY = MemoryConfig(recent_frames=16, recall_blocks=4)
 
-
 # What a tower that can be taken apart offers to compressors.
 TOWER_NEEDS = (Need.PIXELS, Need.CLS, Need.RECEIVED, Need.FEATURES)
 
@@ -62,16 +61,22 @@ class Engine:
         """
         if stream_id in self._sessions:
             raise ValueError(f"stream {stream_id!r} has a session already; close it, or take another stream_id")
-        offered = set(TOWER_NEEDS) if self.model.tower is not None else set()
+        offered = frozenset(TOWER_NEEDS if self.model.tower is not None else ())
+        words_MD = None
         if question is not None:
-            offered.add(Need.TEXT)
-        check_compressor(self.compressor, frozenset(offered), f"stream {stream_id!r}")
+            if not question.strip():
+                raise ValueError(f"a question needs words; got {question!r}")
+            offered |= {Need.TEXT}
+            if Need.TEXT in self.compressor.needs | self.compressor.uses:
+                words_MD = self.model.embed_words(question)
+        check_compressor(self.compressor, offered, f"stream {stream_id!r}")
         intake = Intake(
             self._seer.start(),
             self.compressor,
             num_fresh=self._memory.recent_frames,
             frames_per_block=self.model.spec.frames_per_block,
-            text_MD=None if question is None else self.model.embed_words(question),
+            offered=offered,
+            text_MD=words_MD,
         )
         session = Session(self, stream_id, memory=self._memory, prompts=self._prompts, intake=intake)
         self._sessions[stream_id] = session
@@ -90,16 +95,23 @@ class Engine:
         """Encodes what was pushed and not seen yet, of these sessions or of all, and reads what is ready, packed.
 
         Frames that do not fill a block yet (the odd one, where a model takes two together) stay pending.
+        Raises ValueError where what was seen of a block makes no sense; it is left out, and all others are read.
         """
         chosen = list(dict.fromkeys(self.sessions if sessions is None else sessions))
         waiting = [session.intake for session in chosen if session.intake.pending]
+        refused: ValueError | None = None
         if waiting:
             needs = frozenset().union(*(intake.needs for intake in waiting))
             seen = self._seer.see([(intake.eyes, intake.pending) for intake in waiting], needs)
             for intake, sights in zip(waiting, seen, strict=True):
-                intake.saw(sights)
+                try:
+                    intake.saw(sights)
+                except ValueError as error:
+                    refused = refused or error
         for session, blocks in self._read([(session, session.intake.ready) for session in chosen]):
             session.take(blocks)
+        if refused is not None:
+            raise refused
 
     def _read(self, asked: Sequence[tuple[Session, Sequence[FrameTokens]]]) -> list[tuple[Session, list[KVBlock]]]:
         """Reads tokens of several sessions into their contexts, in one pass."""

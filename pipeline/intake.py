@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..encoders import FrameTokens
 from ..encoders.compressors import Compressor, NoCompressor
+from ..encoders.compressors.base import EVIDENCE, check_sight
 from ..encoders.reuse import SeerRun
 from ..encoders.sight import Need, Sight
 from ..stream import Frame
@@ -29,15 +30,24 @@ class Intake:
     """
 
     def __init__(
-        self, eyes: SeerRun, compressor: Compressor, *, num_fresh: int, frames_per_block: int, text_MD: Tensor | None
+        self,
+        eyes: SeerRun,
+        compressor: Compressor,
+        *,
+        num_fresh: int,
+        frames_per_block: int,
+        offered: frozenset[Need],
+        text_MD: Tensor | None = None,
     ) -> None:
-        """eyes: the stream's state in the seer. num_fresh: how many blocks wait. text_MD: the question's words."""
+        """eyes: the stream's state in the seer. num_fresh: how many blocks wait. offered: what a compressor may look
+        at; the seer is asked for what it does look at. text_MD: the question's words, where it looks at these."""
         self.eyes = eyes
-        self.needs = frozenset(compressor.needs | compressor.uses)
+        self.needs = frozenset(compressor.needs | (compressor.uses & offered))
+        self._compressor = compressor
         self._run = compressor.start()
         self._num_fresh = 0 if isinstance(compressor, NoCompressor) else num_fresh
         self._frames_per_block = frames_per_block
-        self._text_MD = text_MD if Need.TEXT in self.needs else None
+        self._text_MD = text_MD
         self._pending: list[Frame] = []
         self._fresh: deque[Sight] = deque()
         self._ready: list[FrameTokens] = []
@@ -51,9 +61,10 @@ class Intake:
 
     @property
     def num_bytes(self) -> int:
-        """What is held of them: the seer's and the compressor's state, and tokens that wait."""
-        held = [*self._ready, *(sight.tokens for sight in self._fresh)]
-        return self.eyes.num_bytes + self._run.num_bytes + sum(_token_bytes(tokens) for tokens in held)
+        """What is held: the seer's and the compressor's state, what was seen and waits, the question's words."""
+        held_bytes = self.eyes.num_bytes + self._run.num_bytes + _bytes(self._text_MD)
+        held_bytes += sum(_token_bytes(tokens) for tokens in self._ready)
+        return held_bytes + sum(_sight_bytes(sight) for sight in self._fresh)
 
     def push(self, frame: Frame) -> None:
         self._pending.append(frame)
@@ -85,23 +96,31 @@ class Intake:
     def saw(self, sights: Sequence[Sight]) -> None:
         """The pending frames that fill blocks were seen; as many of the oldest blocks as are too many are compressed.
 
-        Raises ValueError where a block cannot be compressed; it is left out, and all others are taken.
+        Raises ValueError where a block cannot be compressed, as soon as it is seen; it is left out, and all others are
+        taken.
         """
-        del self._pending[: len(sights) * self._frames_per_block]
-        self._fresh.extend(sights)
         refused: ValueError | None = None
-        while len(self._fresh) > self._num_fresh:
-            sight = self._fresh.popleft()
+        for sight in sights:
+            del self._pending[: self._frames_per_block]
             if self._text_MD is not None:
                 sight = replace(sight, text_MD=self._text_MD)
             try:
+                check_sight(sight, self._compressor)  # now: until it is compressed, it is read whole
+            except ValueError as error:
+                refused = refused or error
+            else:
+                self._fresh.append(sight)
+        while len(self._fresh) > self._num_fresh:
+            sight = self._fresh[0]
+            try:
                 kept = self._run.compress(sight)
             except ValueError as error:
-                refused = error
-                continue
-            self._ready.append(kept)
-            self.num_seen_tokens += sight.tokens.num_tokens
-            self.num_kept_tokens += kept.num_tokens
+                refused = refused or error
+            else:
+                self._ready.append(kept)
+                self.num_seen_tokens += sight.tokens.num_tokens
+                self.num_kept_tokens += kept.num_tokens
+            self._fresh.popleft()
         if refused is not None:
             raise refused
 
@@ -110,13 +129,23 @@ class Intake:
         del self._ready[:num_blocks]
 
     def clear(self) -> None:
-        """Lets everything go."""
+        """Lets everything go: the next frame is a stream's first."""
         self._pending.clear()
         self._fresh.clear()
         self._ready.clear()
         self.eyes.reset()
+        self._run = self._compressor.start()
+
+
+def _sight_bytes(sight: Sight) -> int:
+    # The words are one tensor for all blocks.
+    evidence = [getattr(sight, name) for need, name in EVIDENCE.items() if need is not Need.TEXT]
+    return _token_bytes(sight.tokens) + _bytes(*evidence)
 
 
 def _token_bytes(tokens: FrameTokens) -> int:
-    held = [tokens.x_TD, tokens.kept_T, tokens.pos_3T, tokens.deep_ETD]
+    return _bytes(tokens.x_TD, tokens.kept_T, tokens.pos_3T, tokens.deep_ETD)
+
+
+def _bytes(*held: Tensor | None) -> int:
     return sum(t.numel() * t.element_size() for t in held if t is not None)

@@ -81,6 +81,8 @@ class Session:
 
     `ask` sees every frame pushed before it. The context holds sinks and recent blocks, and is filled anew from
     memory when a block has left the recent window. Not thread-safe: owned by the engine's thread.
+
+    note: what the model is told before every question, such as how to read picture cards; answers do not repeat it.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Session:
         self.stream_id = stream_id
         self.memory = Memory(memory)
         self.prompts = prompts
+        self.note = ""
         self._gate = engine.gate.start()
         self._narrator = Narrator(engine.config.narration)
         self._context = engine.model.new_context()
@@ -241,13 +244,14 @@ class Session:
         model, span = self._engine.model, question.span
         if self._last_pts_s is None:
             raise ValueError(f"nothing was seen of stream {self.stream_id!r} yet; push a frame before asking")
-        text = model.question(question.text)
+        asked = model.question(question.text)
+        text = model.question(f"{self.note} {question.text}") if self.note else asked
         context = self.context()
         shown = [block.span for block in (*self.memory.recent, *self._tail)]
         if span is not None or self.memory.older:
             recall = Recall()
             if self.memory.older:
-                query = model.probe(Row(context, (text,))) if self.memory.needs_query else None
+                query = model.probe(Row(context, (asked,))) if self.memory.needs_query else None
                 recall = self.memory.recall(query, span=span)
             if span is not None or recall.blocks:
                 tail = [block for block in self._tail if span is None or block.span.overlaps(span)]

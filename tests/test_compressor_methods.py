@@ -182,6 +182,14 @@ def test_what_the_question_selected_before_is_absorbed() -> None:
     assert counts == [6, 1, 6, 1]
 
 
+def test_how_alike_selections_must_be_can_be_set() -> None:
+    still = scene(w0=3, w2=20)
+    noisy = still + 0.1 * rand(102, 24, CHANNELS)
+    for like, num_kept in ((0.75, 1), (0.9999, 6)):
+        stays = watch(TemporalMerging(keep_tokens=6, like=like), [still, noisy], [WORDS[:1]] * 2)
+        assert [len(places) for places in stays] == [6, num_kept]
+
+
 def test_an_absorbed_frame_leaves_the_floor_and_the_most_relevant_of_it() -> None:
     compressor = TemporalMerging(keep_tokens=6, at_most=Budget(floor_tokens=2))
     _, again = watch(compressor, [scene(w0=3, w1=17)] * 2, [WORDS[:2]] * 2)
@@ -196,6 +204,11 @@ def test_another_question_starts_anew_and_picks_other_tokens() -> None:
     assert len(first) == len(second) == 4
     assert 3 in first and 17 in second and first != second
     assert again == [17]
+
+
+def test_a_longer_question_is_another() -> None:
+    stays = watch(TemporalMerging(keep_tokens=4), [scene(w0=3, w1=17)] * 3, [WORDS[:1], WORDS[:2], WORDS[:2]])
+    assert [len(places) for places in stays] == [4, 4, 1]
 
 
 def test_a_frame_that_stays_the_same_is_sent_again_in_time() -> None:

@@ -13,11 +13,11 @@ from millpond.encoders.reuse.pace import Costs, Trial
 def test_costs_are_what_was_measured() -> None:
     costs = Costs()
     assert costs.whole_s == costs.dense_s == math.inf
-    costs.whole_took(9.0)  # pays for what is made once
-    assert costs.whole_s == 9.0
+    costs.whole_took(9.0, compared_s=0.5)  # pays for what is made once
+    assert (costs.whole_s, costs.dense_s) == (9.0, 8.5)
     for _ in range(3):
-        costs.whole_took(1.0)
-    assert costs.whole_s == costs.dense_s == 1.0
+        costs.whole_took(1.0, compared_s=0.25)
+    assert (costs.whole_s, costs.dense_s) == (1.0, 0.75)
     assert costs.partial_s(50, 100) == 0.5, "in proportion, until it was measured"
     for rows in (10, 20, 40):
         costs.partial_took(rows, 0.1 + 0.01 * rows)
@@ -58,8 +58,10 @@ def test_what_is_slower_rests_and_longer_each_time() -> None:
 
 def test_what_is_much_slower_rests_at_once() -> None:
     trial = Trial()
-    assert not trial.took(2.0, dense_s=1.0)
-    assert trial.took(2.0, dense_s=1.0) and trial.is_resting
+    assert not trial.took(1.2, dense_s=1.0) and not trial.took(1.2, dense_s=1.0)
+    assert trial.took(1.2, dense_s=1.0) and trial.is_resting
+    other = Trial()
+    assert [other.took(1.1, dense_s=1.0) for _ in range(6)] == [False] * 5 + [True]
 
 
 @given(st.lists(st.floats(0.01, 1.0), max_size=100))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from millpond.encoders.compressors import Budget, Compressor
-from millpond.encoders.compressors.scorers import novelty, unit
+from millpond.encoders.compressors.scorers import novelty, outlier, unit
 from millpond.encoders.compressors.temporal import TemporalDrop
 from millpond.encoders.compressors.temporal_anchor import STCPruner
 from millpond.encoders.compressors.temporal_noise import NoiseFloor, NoiseRule
@@ -198,6 +198,15 @@ def test_a_thing_that_moves_is_said_at_its_new_place_and_so_is_what_it_uncovers(
     assert len(spoke[3]) == 1
 
 
+def test_what_was_said_of_a_thing_that_left_says_nothing_of_another_place() -> None:
+    before, after = tokens(), tokens()
+    first, second = kept(Progressive(keep_tokens=2, noise=FIXED), shown(before))[0]
+    other = next(place for place in range(24) if place not in (first, second))
+    after[first], after[other] = tokens(1, seed=8)[0], before[first]
+    spoke = kept(Progressive(keep_tokens=2, noise=FIXED), shown(before, *[after] * 12))
+    assert {place for places in spoke[1:] for place in places} == set(range(24)) - {second}
+
+
 def test_most_telling_first() -> None:
     """After each frame, what is farthest from all that was said is nearer than a random choice leaves it."""
     x_TD = tokens(24, 6)
@@ -228,6 +237,19 @@ def test_an_unusual_frame_keeps_more_than_a_usual_one() -> None:
     assert len(spoke[20]) > max(usual)
     assert 4 <= min(usual) <= max(usual) <= 12
     assert VidCom2.is_offline_as_published
+
+
+def test_until_the_channels_are_chosen_a_frame_is_its_own_centre() -> None:
+    """A centre of other channels would be a point of another space."""
+    frames = [tokens(seed=seed) + 2 * tokens(1, seed=90 + seed) for seed in range(6)]
+    spoke = kept(VidCom2(keep_tokens=6, calibration_blocks=3, channel_share=1.0), shown(*frames))
+    by_itself = []
+    for x_TD, places in zip(frames, spoke, strict=True):
+        x_TD = unit(x_TD)
+        best = outlier(x_TD, x_TD.mean(0)).argsort(descending=True)[: len(places)]
+        by_itself.append(places == sorted(best.tolist()))
+    assert by_itself[:3] == [True] * 3
+    assert not all(by_itself)
 
 
 def test_the_channels_are_chosen_once() -> None:

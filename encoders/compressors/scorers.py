@@ -39,7 +39,9 @@ def cls_share(rows_LT: Tensor) -> Tensor:
 def received(attention_HQT: Tensor, num_queries_T: Tensor | None = None) -> Tensor:
     """S2: mean_h mean_q A_h[q, i]. num_queries_T: how many queries can see each token, where a mask hides some."""
     sum_T = attention_HQT.float().mean(0).sum(0)
-    return sum_T / (attention_HQT.shape[1] if num_queries_T is None else num_queries_T.clamp_min(1))
+    if num_queries_T is None:
+        return sum_T / attention_HQT.shape[1]
+    return sum_T / num_queries_T.clamp_min(1)
 
 
 def virtual_cls(q_THC: Tensor, k_THC: Tensor) -> Tensor:

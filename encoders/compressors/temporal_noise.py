@@ -23,7 +23,7 @@ class NoiseRule:
 
     multiple: float = 3.0
     quantile: float = 0.25
-    least: float = 0.1
+    least: float = 0.02
     most: float = 0.75
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from .delta import DeltaReuse
 from .delta_step import FeatureCache, Part, compute_units
 from .evidence import PixelWatch
 from .ledger import Ledger
-from .none import see_dense
+from .none import see_in_passing
 from .pace import Costs, Trial
 
 # Shapes: T patches in the tower's order, U units of a picture, V those that are computed, H rows and W columns.
@@ -97,7 +97,7 @@ class DeltaSeer(Seer[DeltaRun]):
                     continue
                 layout = self._tower.layout(blocks[turn][0].height, blocks[turn][0].width)
                 if run.trial.is_resting or self._is_too_large(layout):
-                    seen[number] += self._see_dense(run, blocks[turn], layout, needs)
+                    seen[number].append(self._see_whole(run, blocks[turn], layout, needs))
                 else:
                     now.append((number, self._plan(run, blocks[turn], layout, needs)))
             self._compute([block for _, block in now], needs)
@@ -149,7 +149,7 @@ class DeltaSeer(Seer[DeltaRun]):
         block.cache.fill(self._tower, self._tower.prepare(block.frames), needs)
         self._wait()
         took_s = block.planned_s + time.perf_counter() - started_s
-        self._costs[layout.grid_hw].whole_took(took_s)
+        self._costs[layout.grid_hw].whole_took(took_s, compared_s=block.planned_s)
         if run.ledger is None:
             run.ledger = Ledger(
                 layout.num_units, max_age_blocks=self._recipe.max_age_blocks, num_buckets=self._recipe.num_buckets
@@ -201,13 +201,14 @@ class DeltaSeer(Seer[DeltaRun]):
             self._judge(block, block.planned_s + time.perf_counter() - started_s)
         return sight
 
-    def _see_dense(self, run: DeltaRun, frames: Sequence[Frame], layout: Layout, needs: frozenset[Need]) -> list[Sight]:
+    def _see_whole(self, run: DeltaRun, block: Sequence[Frame], layout: Layout, needs: frozenset[Need]) -> Sight:
+        """A block of a stream whose reuse rests: nothing is compared, and nothing kept."""
         started_s = time.perf_counter()
-        sights = see_dense(self._model, run, run.watch, frames, needs)
+        sight = see_in_passing(self._tower, run, run.watch, block, needs)
         self._wait()
         self._costs[layout.grid_hw].dense_took(time.perf_counter() - started_s)
         run.trial.rested()
-        return sights
+        return sight
 
     def _judge(self, block: _Block, took_s: float | None) -> None:
         """Lets a stream's reuse rest where it turned out slower than none."""

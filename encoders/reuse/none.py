@@ -11,6 +11,7 @@ from ...stream import Frame
 from ...stream.change import ChangeRule
 from ..model import VideoLLM
 from ..sight import Need, Sight
+from ..towers import Tower
 from .base import Reuser, Seer, SeerRun, blocks_of, check_once, tower_of
 from .evidence import PixelWatch
 from .passes import pass_all
@@ -63,25 +64,32 @@ def see_dense(
     model: VideoLLM, run: SeerRun, watch: PixelWatch, frames: Sequence[Frame], needs: frozenset[Need]
 ) -> list[Sight]:
     """Frames of one stream computed whole, nothing kept; with what is needed besides tokens."""
-    blocks = blocks_of(model, frames)
-    run.stats.num_dense += len(blocks)
-    if not needs - {Need.TEXT, Need.ACTION}:
-        seen = model.see(frames)
-        for block, tokens in zip(blocks, seen, strict=True):
-            # Patches count; tokens stand for them in a model whose tower cannot say.
-            tower = model.tower
-            num = tower.layout(block[0].height, block[0].width).num_patches if tower else tokens.num_tokens
-            run.stats.num_patches += num
-            run.stats.num_recomputed += num
-        return [Sight(tokens) for tokens in seen]
-    tower = tower_of(model, "what a compressor looks at besides tokens")
-    sights = []
-    for block in blocks:
-        prepared = tower.prepare(block)
-        change = watch.compare(prepared.layout, block) if Need.PIXELS in needs else None
-        passed = pass_all(tower, prepared, needs)
-        tokens = tower.assemble(passed.y_UO, passed.deep_EUO, prepared.layout, block)
-        sights.append(passed.evidence.sight(tokens, prepared.layout, change, needs))
-        run.stats.num_patches += prepared.layout.num_patches
-        run.stats.num_recomputed += prepared.layout.num_patches
-    return sights
+    if needs - {Need.TEXT, Need.ACTION}:
+        tower = tower_of(model, "what a compressor looks at besides tokens")
+        return [see_in_passing(tower, run, watch, block, needs) for block in blocks_of(model, frames)]
+    seen = model.see(frames)
+    for block, tokens in zip(blocks_of(model, frames), seen, strict=True):
+        # Patches count; tokens stand for them in a model whose tower cannot say.
+        tower_or_none = model.tower
+        layout = tower_or_none and tower_or_none.layout(block[0].height, block[0].width)
+        _count(run, layout.num_patches if layout else tokens.num_tokens)
+    return [Sight(tokens) for tokens in seen]
+
+
+@torch.inference_mode()
+def see_in_passing(
+    tower: Tower, run: SeerRun, watch: PixelWatch, block: Sequence[Frame], needs: frozenset[Need]
+) -> Sight:
+    """One block, layer by layer, with an eye on what is needed; the tokens are those of the family's `see`."""
+    prepared = tower.prepare(block)
+    change = watch.compare(prepared.layout, block) if Need.PIXELS in needs else None
+    passed = pass_all(tower, prepared, needs)
+    _count(run, prepared.layout.num_patches)
+    tokens = tower.assemble(passed.y_UO, passed.deep_EUO, prepared.layout, block)
+    return passed.evidence.sight(tokens, prepared.layout, change, needs)
+
+
+def _count(run: SeerRun, num_patches: int) -> None:
+    run.stats.num_dense += 1
+    run.stats.num_patches += num_patches
+    run.stats.num_recomputed += num_patches

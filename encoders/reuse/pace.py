@@ -19,15 +19,17 @@ class Costs:
 
     def __init__(self) -> None:
         self._whole_s: deque[float] = deque(maxlen=_NUM_WHOLE)
+        self._uncompared_s: deque[float] = deque(maxlen=_NUM_WHOLE)
         self._dense_s: deque[float] = deque(maxlen=_NUM_WHOLE)
         self._partial: deque[tuple[int, float]] = deque(maxlen=_NUM_KEPT)
 
-    def whole_took(self, seconds: float) -> None:
-        """A whole pass, everything kept of it, took so long."""
+    def whole_took(self, seconds: float, *, compared_s: float) -> None:
+        """A whole pass, everything kept of it, took so long, the comparison before it included."""
         self._whole_s.append(seconds)
+        self._uncompared_s.append(seconds - compared_s)
 
     def dense_took(self, seconds: float) -> None:
-        """The model's own `see` took so long."""
+        """A whole pass of which nothing is kept took so long."""
         self._dense_s.append(seconds)
 
     def partial_took(self, num_rows: int, seconds: float) -> None:
@@ -41,8 +43,9 @@ class Costs:
 
     @property
     def dense_s(self) -> float:
-        """What the model's own `see` takes; as long as a whole pass where it was not measured yet."""
-        return _usual(self._dense_s) if self._dense_s else self.whole_s
+        """What a whole pass takes without comparing before it and keeping after it; until that was measured, what one
+        takes without comparing."""
+        return _usual(self._dense_s or self._uncompared_s)
 
     def partial_s(self, num_rows: int, num_patches: int) -> float:
         """What a pass over so many rows of so many patches is expected to take."""
@@ -64,6 +67,7 @@ class Trial:
     """
 
     _NUM_JUDGED = 6
+    _NUM_HASTY = 3
     _FIRST_REST = 64
     _LONGEST_REST = 1024
 
@@ -85,7 +89,7 @@ class Trial:
         self._took_s = [*self._took_s[1 - self._NUM_JUDGED :], seconds]
         mean_s = sum(self._took_s) / len(self._took_s)
         is_slow = len(self._took_s) >= self._NUM_JUDGED and mean_s > 1.02 * dense_s
-        is_very_slow = len(self._took_s) >= 2 and mean_s > 1.5 * dense_s
+        is_very_slow = len(self._took_s) >= self._NUM_HASTY and mean_s > 1.15 * dense_s
         if is_slow or is_very_slow:
             self._took_s = []
             self._num_left_to_rest = self._next_rest
