@@ -126,7 +126,9 @@ class Ours:
     def __init__(self, model: str) -> None:
         memory = MemoryConfig(recent_frames=NUM_FRAMES, budget_bytes=0)
         self._engine = Engine(
-            EngineConfig(model=model, memory=memory, chunk_frames=NUM_FRAMES, max_new_tokens=MAX_NEW_TOKENS)
+            EngineConfig(
+                model=model, reuse="none", memory=memory, chunk_frames=NUM_FRAMES, max_new_tokens=MAX_NEW_TOKENS
+            )
         )
 
     def answer(self, frames: list[Frame]) -> Run:

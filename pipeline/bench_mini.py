@@ -40,6 +40,7 @@ class MiniBench(Bench):
         engine = Engine(
             EngineConfig(
                 model="millpond/mini" if model == "default" else model,
+                reuse="none",
                 memory=MemoryConfig(recent_frames=NUM_FRAMES),
                 chunk_frames=NUM_FRAMES,
                 max_new_tokens=32,

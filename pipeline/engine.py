@@ -20,6 +20,8 @@ from .intake import Intake
 from .prompts import prompts_for
 from .session import Question, Session
 
+# Shapes: M words of a question, D channels of the language model.
+
 # The built-in model was trained on 16 to 20 frames at a time, of 37 tokens each; real ones have more tokens a frame.
 _MINI_MEMORY = MemoryConfig(recent_frames=16, recall_blocks=4)
 

@@ -44,5 +44,21 @@ def test_the_tour_names_files_that_are_there() -> None:
     assert len(told) > 30 and not [name for name in told if not (ROOT / name).exists()]
 
 
+def test_the_settings_shown_are_settings(tmp_path: Path) -> None:
+    from millpond.pipeline import EngineConfig
+
+    (block,) = re.findall(r"```toml\n(.*?)```", readme(), re.DOTALL)
+    (tmp_path / "settings.toml").write_text(block, encoding="utf-8")
+    config = EngineConfig.from_toml(tmp_path / "settings.toml")
+    assert type(config.reuse).__name__ == "DeltaReuse" and type(config.compressor).__name__ == "TemporalDrop"
+
+
+def test_the_methods_listed_are_those_that_there_are() -> None:
+    """`millpond list --markdown` prints what stands there."""
+    from millpond.pipeline.methods import as_markdown, list_of
+
+    assert as_markdown(list_of()) in readme()
+
+
 def test_no_output_is_left_to_be_pasted() -> None:
     assert "@@" not in readme()
