@@ -10,78 +10,96 @@ from hypothesis import strategies as st
 from millpond.encoders.reuse.pace import Costs, Trial
 
 
-def test_costs_are_what_was_measured() -> None:
+def test_costs_are_the_least_that_was_measured() -> None:
     costs = Costs()
     assert costs.whole_s == costs.dense_s == math.inf
-    costs.whole_took(9.0, compared_s=0.5)  # pays for what is made once
-    assert (costs.whole_s, costs.dense_s) == (9.0, 8.5)
-    for _ in range(3):
-        costs.whole_took(1.0, compared_s=0.25)
+    for seconds in (9.0, 1.0, 3.0):
+        costs.whole_took(seconds, compared_s=0.25)
     assert (costs.whole_s, costs.dense_s) == (1.0, 0.75)
+    costs.dense_took(0.5)
+    assert (costs.whole_s, costs.dense_s) == (1.0, 0.5)
     assert costs.partial_s(50, 100) == 0.5, "in proportion, until it was measured"
-    for rows in (10, 20, 40):
-        costs.partial_took(rows, 0.1 + 0.01 * rows)
-    assert math.isclose(costs.partial_s(30, 100), 0.4)
-    costs.dense_took(0.9)
-    assert costs.dense_s == 0.9 and costs.whole_s == 1.0
+    costs.partial_took(20, 0.3)
+    costs.partial_took(20, 5.0)
+    assert costs.partial_s(10, 100) == costs.partial_s(20, 100) == 0.3
+    assert math.isclose(costs.partial_s(40, 100), 0.6)
+    costs.partial_took(40, 0.4)
+    assert costs.partial_s(40, 100) == 0.4
+    costs.forget_partial()
+    assert costs.partial_s(50, 100) == 0.5
 
 
-def test_one_number_of_rows_is_scaled() -> None:
-    costs = Costs()
-    for _ in range(4):
-        costs.partial_took(10, 0.2)
-    assert math.isclose(costs.partial_s(20, 100), 0.4)
-
-
-@given(st.lists(st.tuples(st.integers(1, 700), st.floats(1e-4, 3.0)), min_size=3, max_size=40), st.integers(1, 729))
-def test_an_expectation_is_never_negative(measured: list[tuple[int, float]], rows: int) -> None:
+@given(st.lists(st.tuples(st.integers(1, 700), st.floats(1e-4, 3.0)), min_size=1, max_size=40))
+def test_more_rows_never_cost_less(measured: list[tuple[int, float]]) -> None:
     costs = Costs()
     for num_rows, seconds in measured:
         costs.partial_took(num_rows, seconds)
-    assert 0 <= costs.partial_s(rows, 729) < math.inf
+    expected = [costs.partial_s(rows, 729) for rows in range(1, 730)]
+    assert expected == sorted(expected) and expected[0] > 0
+
+
+def rest(trial: Trial, dense_s: float = 1.0) -> int:
+    num_rested = 0
+    while trial.is_resting:
+        trial.dense_took(dense_s)
+        num_rested += 1
+    return num_rested
+
+
+def try_out(trial: Trial, seconds: float, dense_s: float = 1.0) -> int:
+    """Blocks with reuse, up to the first control."""
+    num_tried = 0
+    while not trial.wants_control:
+        trial.took(seconds, dense_s)
+        num_tried += 1
+        assert num_tried < 100
+    return num_tried
 
 
 def test_what_is_slower_rests_and_longer_each_time() -> None:
     trial, rests = Trial(), []
     for _ in range(4):
-        num_tried = 1
-        while not trial.took(1.2, dense_s=1.0):
-            num_tried += 1
-            assert num_tried < 10
-        num_rested = 0
-        while trial.is_resting:
-            trial.rested()
-            num_rested += 1
-        rests.append(num_rested)
+        assert try_out(trial, 1.1) == 6
+        assert not trial.is_resting
+        trial.dense_took(1.0)
+        rests.append(rest(trial))
     assert rests == [64, 256, 1024, 1024]
 
 
-def test_what_is_much_slower_rests_at_once() -> None:
+def test_what_is_much_slower_is_held_against_a_dense_block_soon() -> None:
+    assert try_out(Trial(), 1.2) == 3
+
+
+def test_what_only_seemed_slow_goes_on() -> None:
     trial = Trial()
-    assert not trial.took(1.2, dense_s=1.0) and not trial.took(1.2, dense_s=1.0)
-    assert trial.took(1.2, dense_s=1.0) and trial.is_resting
-    other = Trial()
-    assert [other.took(1.1, dense_s=1.0) for _ in range(6)] == [False] * 5 + [True]
+    assert try_out(trial, 2.0) == 3
+    trial.dense_took(4.0)  # the machine is busy, and a dense block takes longer still
+    assert not trial.is_resting and not trial.wants_control
+    assert try_out(trial, 2.0) == 12, "and is not suspected again at once"
 
 
 @given(st.lists(st.floats(0.01, 1.0), max_size=100))
-def test_what_is_not_slower_never_rests(seconds: list[float]) -> None:
+def test_what_is_not_slower_is_never_suspected(seconds: list[float]) -> None:
     trial = Trial()
-    assert not any(trial.took(one, dense_s=1.0) for one in seconds) and not trial.is_resting
+    for one in seconds:
+        trial.took(one, dense_s=1.0)
+        assert not trial.wants_control and not trial.is_resting
+
+
+def test_one_slow_block_is_no_reason() -> None:
+    trial = Trial()
+    for number in range(60):
+        trial.took(50.0 if number % 4 == 0 else 0.2, dense_s=1.0)
+        assert not trial.wants_control
 
 
 def test_what_was_fast_again_rests_shortly_the_next_time() -> None:
     trial = Trial()
-    while not trial.took(1.2, dense_s=1.0):
-        pass
-    while trial.is_resting:
-        trial.rested()
+    try_out(trial, 1.2)
+    trial.dense_took(1.0)
+    assert rest(trial) == 64
     for _ in range(8):
         trial.took(0.1, dense_s=1.0)
-    while not trial.took(5.0, dense_s=1.0):
-        pass
-    num_rested = 0
-    while trial.is_resting:
-        trial.rested()
-        num_rested += 1
-    assert num_rested == 64
+    try_out(trial, 5.0)
+    trial.dense_took(1.0)
+    assert rest(trial) == 64

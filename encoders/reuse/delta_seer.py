@@ -96,7 +96,7 @@ class DeltaSeer(Seer[DeltaRun]):
                 if turn >= len(blocks):
                     continue
                 layout = self._tower.layout(blocks[turn][0].height, blocks[turn][0].width)
-                if run.trial.is_resting or self._is_too_large(layout):
+                if run.trial.is_resting or run.trial.wants_control or self._is_too_large(layout):
                     seen[number].append(self._see_whole(run, blocks[turn], layout, needs))
                 else:
                     now.append((number, self._plan(run, blocks[turn], layout, needs)))
@@ -202,19 +202,23 @@ class DeltaSeer(Seer[DeltaRun]):
         return sight
 
     def _see_whole(self, run: DeltaRun, block: Sequence[Frame], layout: Layout, needs: frozenset[Need]) -> Sight:
-        """A block of a stream whose reuse rests: nothing is compared, and nothing kept."""
-        started_s = time.perf_counter()
+        """A block of a stream whose reuse rests, or is held against it: nothing is compared, and nothing kept."""
+        started_s, costs = time.perf_counter(), self._costs[layout.grid_hw]
         sight = see_in_passing(self._tower, run, run.watch, block, needs)
         self._wait()
-        self._costs[layout.grid_hw].dense_took(time.perf_counter() - started_s)
-        run.trial.rested()
+        took_s = time.perf_counter() - started_s
+        costs.dense_took(took_s)
+        was_control = run.trial.wants_control
+        run.trial.dense_took(took_s)
+        if was_control and run.trial.is_resting:
+            run.reset()
+            costs.forget_partial()
         return sight
 
     def _judge(self, block: _Block, took_s: float | None) -> None:
-        """Lets a stream's reuse rest where it turned out slower than none."""
+        """Holds what a block took against what a dense one takes."""
         if self._recipe.falls_back and took_s is not None:
-            if block.run.trial.took(took_s, self._costs[block.layout.grid_hw].dense_s):
-                block.run.reset()
+            block.run.trial.took(took_s, self._costs[block.layout.grid_hw].dense_s)
 
     def _is_too_large(self, layout: Layout) -> bool:
         return FeatureCache.bytes_for(self._tower, layout) > self.budget_bytes
