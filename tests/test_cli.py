@@ -67,15 +67,18 @@ def millpond(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 
 # Surface.
 
-COMMON = ["--model", "--device", "--dtype", "--fps", "--config", "--json", "--for"]
+MODEL = ["--model", "--device", "--dtype", "--fps", "--gate", "--reuse", "--compress"]
+SELECT = ["--select", "--frames"]
+COMMON = ["--config", "--json", "--for"]
 SURFACE = {
-    "narrate": ["SOURCE", *COMMON],
-    "ask": ["SOURCE", "QUESTION...", "--at", "--since", "--until", "--questions", *COMMON],
-    "summarize": ["FILE", *COMMON],
+    "narrate": ["SOURCE", *MODEL, *COMMON],
+    "ask": ["SOURCE", "QUESTION...", "--at", "--since", "--until", "--questions", *MODEL, *SELECT, *COMMON],
+    "summarize": ["FILE", *MODEL, *SELECT, *COMMON],
     "demo": ["--json"],
     "models": ["--json"],
     "sources": ["--json"],
-    "bench": ["NAME", "--model", "--repeats", "--json"],
+    "list": ["KIND", "--markdown", "--json"],
+    "bench": ["NAME", "--model", "--repeats", "--clips", "--json"],
 }
 
 
@@ -278,6 +281,12 @@ def test_a_source_that_cannot_be_read(
         (["--since", "3", "--until", "2"], "needs since_s <= until_s; got 3.0 and 2.0"),
         (["--since", "100"], "no frame from 100.0 s is remembered"),
         (["--at", "nan"], "at_s must be a finite number of seconds; got nan"),
+        (["--gate", "nope"], "no gate named 'nope'; there are: difference, none"),
+        (["--reuse", "nope"], "no reuser named 'nope'; there are: delta, none, stc"),
+        (["--compress", "nope"], "no compressor named 'nope'; there are: difference_pruning, fastervlm, "),
+        (["--select", "nope"], "no selector named 'nope'; there are: change, grid, keyframes, "),
+        (["--select", "uniform", "--frames", "0"], "select_frames must be a whole number, at least 1; got 0"),
+        (["--frames", "4"], "--frames is how many --select chooses; got 4 and no selector; add one"),
     ],
 )
 def test_a_setting_that_cannot_be_met(millpond: Millpond, folder: Path, options: list[str], message: str) -> None:
@@ -290,7 +299,8 @@ def test_no_question_at_all(millpond: Millpond) -> None:
 
 
 def test_a_benchmark_that_there_is_not(millpond: Millpond) -> None:
-    assert "no benchmark named 'nope'; there are: core" in refused(millpond("bench", "nope"))
+    there_are = f"no benchmark named 'nope'; there are: {', '.join(sorted(BENCHES))}\n"
+    assert there_are in refused(millpond("bench", "nope"))
 
 
 @pytest.mark.parametrize(

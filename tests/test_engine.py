@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from millpond.encoders import VideoLLM
+from millpond.encoders.compressors.temporal import TemporalDrop
+from millpond.encoders.reuse.delta import DeltaReuse
 from millpond.memory import MemoryConfig
 from millpond.pipeline import Engine, EngineConfig, Question
 from millpond.pipeline.prompts import MINI_PROMPTS, PROMPTS
+from millpond.stream.gates import DifferenceGate
 
 from .tiny_models import TINY_MODELS
 from .watched import engine_of, ids_after, mini, pictures, tiny
@@ -167,6 +170,25 @@ def test_the_built_in_model_brings_its_own_settings() -> None:
 def test_other_models_get_the_general_settings(model: VideoLLM) -> None:
     engine = Engine(model=model)
     assert (engine.config.prompts, engine.config.memory) == (PROMPTS, MemoryConfig())
+
+
+def test_methods_are_made_once_and_shared(model: VideoLLM) -> None:
+    engine = engine_of(model, gate="difference", compressor="temporal_drop", reuse="none")
+    assert isinstance(engine.gate, DifferenceGate) and isinstance(engine.compressor, TemporalDrop)
+    given = TemporalDrop(keep_tokens=5)
+    assert engine_of(model, compressor=given).compressor is given
+    # A row that needs what a session lacks is refused by that session, not by the engine.
+    assert engine_of(model, compressor="temporal_merging").session(question=QUESTION).num_pending == 0
+
+
+def test_what_reuse_keeps_is_bounded_over_all_sessions(model: VideoLLM) -> None:
+    reuse = DeltaReuse(falls_back=False)
+    roomy = filled(engine_of(model, reuse=reuse, chunk_frames=1))
+    held = [session.intake.eyes.num_bytes for session in roomy.sessions]
+    assert min(held) > 0
+    tight = filled(engine_of(model, reuse=reuse, chunk_frames=1, reuse_budget_bytes=max(held)))
+    assert sum(session.intake.eyes.num_bytes for session in tight.sessions) <= max(held)
+    assert tight.num_bytes < roomy.num_bytes
 
 
 def test_a_name_is_enough() -> None:

@@ -205,6 +205,15 @@ def test_asking_later_than_the_newest_frame_is_said(model: VideoLLM) -> None:
     assert (early.asked_at_s, early.seen_until_s) == (2.0, 2.0)
 
 
+def test_a_note_is_told_before_every_question_and_not_repeated(model: VideoLLM) -> None:
+    session = pushed(engine_of(model, memory=MemoryConfig(recent_frames=2, recall_blocks=1)), pictures(6))
+    session.note = "Look twice."
+    told = session.ask(QUESTION)
+    session.note = ""
+    assert told.question == QUESTION
+    assert told.token_ids == session.ask(f"Look twice. {QUESTION}").token_ids != session.ask(QUESTION).token_ids
+
+
 # Gates, narrations, closing.
 
 
@@ -330,6 +339,7 @@ def test_memory_keeps_to_its_limits_whatever_happens(family: str, data: st.DataO
         model,
         memory=memory,
         gate=data.draw(st.sampled_from(["none", "difference"])),
+        compressor=data.draw(st.sampled_from(["none", "temporal_drop", "difference_pruning"])),
         chunk_frames=data.draw(st.integers(1, 4)),
         max_new_tokens=2,
         narration=NarrationConfig(min_gap_s=1.0, max_gap_s=3.0, max_new_tokens=2),
@@ -349,7 +359,8 @@ def test_memory_keeps_to_its_limits_whatever_happens(family: str, data: st.DataO
                 assert "yet; push a frame" in str(error) or "is remembered of stream" in str(error)
             else:
                 assert answer.seen_until_s == session.seen_until_s == answer.asked_at_s
-                assert answer.used and session.num_pending < 2
+                step = model.spec.frames_per_block
+                assert answer.used and session.num_pending == len(session.intake.odd) + step * len(session.intake.fresh)
         else:
             session.narrate(force=action[1])
         check(session, memory)
@@ -362,6 +373,7 @@ def check(session: Session, memory: MemoryConfig) -> None:
     stats = session.memory.stats
     assert stats.older_bytes + stats.index_bytes <= memory.budget_bytes
     assert stats.num_recent <= memory.recent_frames
+    assert len(session.intake.fresh) <= memory.recent_frames and not session.intake.ready
     assert session.num_frames >= session.num_dropped + session.num_pending
     session._context.check()
     # What the context has room for: a prompt, the recent window, a chunk, a question, half as much again.
