@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ..encoders import FrameTokens, Row, VideoLLM, load_model
 from ..encoders.compressors import check_compressor
@@ -53,7 +53,7 @@ class Engine:
         self._prompts = config.prompts or prompts_for(name)
         self.config = replace(config, memory=self._memory, prompts=self._prompts)
         self.gate, self.compressor = config.made_gate(), config.made_compressor()
-        self._seer: Seer = config.made_reuser(self.model).over(self.model, budget_bytes=config.reuse_budget_bytes)
+        self._seer: Seer[Any] = config.made_reuser(self.model).over(self.model, budget_bytes=config.reuse_budget_bytes)
         self._sessions: dict[str, Session] = {}
 
     def session(self, stream_id: str = "stream", *, question: str | None = None) -> Session:

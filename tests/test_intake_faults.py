@@ -112,7 +112,7 @@ class Spoiling(Reuser):
 
     at_s: tuple[float, ...]
 
-    def over(self, model: VideoLLM, *, budget_bytes: int = 2**30) -> Seer:
+    def over(self, model: VideoLLM, *, budget_bytes: int = 2**30) -> Seer[Any]:
         seer = NoReuse().over(model, budget_bytes=budget_bytes)
         see = seer.see
 

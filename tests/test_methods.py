@@ -20,9 +20,9 @@ from millpond.encoders.sight import Need
 from millpond.memory import CODECS, EVICTORS, RETRIEVERS, TIERS
 from millpond.pipeline.cli import main
 from millpond.pipeline.methods import KINDS, Method, as_markdown, as_text, list_of
-from millpond.stream import GATES, SAMPLERS, Frame, Source
+from millpond.stream import GATES, SAMPLERS, Frame, Source, Table
 
-TABLES = {
+TABLES: dict[str, Table[Any]] = {
     "samplers": SAMPLERS,
     "gates": GATES,
     "selectors": SELECTORS,
@@ -234,7 +234,7 @@ class Live(Source):
 
 
 def test_frames_of_a_live_stream_are_not_selected(millpond: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("millpond.pipeline.cli.open_source", lambda _uri: Live())
+    monkeypatch.setattr("millpond.pipeline.cli.open_source", lambda _uri, **_settings: Live())
     for command in (["ask", "rtsp://door/1", QUESTION], ["summarize", "rtsp://door/1"]):
         told = refused(millpond(*command, "--select", "uniform"))
         assert "are selected from recordings" in told and "got the live rtsp://" in told and "secret" not in told
