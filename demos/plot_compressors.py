@@ -20,6 +20,8 @@ matplotlib.rcParams["svg.hashsalt"] = "millpond"  # the same numbers give the sa
 
 import matplotlib.pyplot as plt  # noqa: E402  (after the choice of backend)
 
+_NAME_HEIGHT = 0.7  # per cent
+
 
 def main(
     measured: Annotated[Path, typer.Argument(help="JSON object of the benchmark")],
@@ -28,17 +30,19 @@ def main(
     rows = json.loads(measured.read_text(encoding="utf-8"))["compressors"]
     rows.sort(key=lambda row: -row["accuracy"])
     fig, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    lowest = {1: 101.0, -1: 101.0}  # of the names so far, right and left of their points
     for number, row in enumerate(rows):
         low, high = row["interval"]
-        right = row["accuracy"]
+        tokens, right = row["tokens_per_frame"], 100 * row["accuracy"]
         axes.errorbar(
-            row["tokens_per_frame"], 100 * right, yerr=[[100 * (right - low)], [100 * (high - right)]],
+            tokens, right, yerr=[[right - 100 * low], [100 * high - right]],
             fmt="o", color="tab:blue", ecolor="lightsteelblue", elinewidth=1, markersize=4,
         )  # fmt: skip
-        # Many stand at one count: their names go beside them in turn.
+        # Many stand at one count: their names go beside them in turn, none over another.
         side = 1 if number % 2 else -1
+        lowest[side] = min(right, lowest[side] - _NAME_HEIGHT)
         axes.annotate(
-            row["name"], (row["tokens_per_frame"], 100 * right), xytext=(6 * side, 0), textcoords="offset points",
+            row["name"], (tokens, right), xytext=(tokens + 0.5 * side, lowest[side]),
             ha="left" if side > 0 else "right", va="center", fontsize=7,
         )  # fmt: skip
     axes.set_xlabel("tokens of a compressed frame that the language model reads")

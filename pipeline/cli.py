@@ -17,6 +17,7 @@ import typer
 from ..encoders import VideoLLM
 from ..encoders.selectors import Selector
 from ..stream import SOURCES, Frame, RateSampler, Source, SourceLost, open_source
+from ..stream.source import source_kind
 from .answer import Answer, Narration
 from .bench import BENCHES
 from .config import EngineConfig
@@ -46,6 +47,7 @@ Reuse = Annotated[
     str | None, typer.Option(help="what is not encoded anew: a reuser of `millpond list`  [default: auto]")
 ]
 Compress = Annotated[str | None, typer.Option(help="a compressor of `millpond list`  [default: none]")]
+Keep = Annotated[int | None, typer.Option(help="tokens of a frame that --compress keeps, where it takes a count")]
 Select = Annotated[str | None, typer.Option(help="look only at frames that this selector of `millpond list` chooses")]
 Frames = Annotated[int | None, typer.Option(help="how many frames --select chooses at most  [default: 16]")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object a line, for programs")]
@@ -79,13 +81,14 @@ def narrate(
     gate: Gate = None,
     reuse: Reuse = None,
     compress: Compress = None,
+    keep: Keep = None,
     config: Config = None,
     as_json: Json = False,
     for_s: For = None,
 ) -> None:
     """Tells what happens in SOURCE, as it happens."""
     settings = _settings(
-        config, model=model, device=device, dtype=dtype, fps=fps, gate=gate, reuse=reuse, compressor=compress
+        config, model=model, device=device, dtype=dtype, fps=fps, gate=gate, reuse=reuse, compressor=compress, keep=keep
     )
     with _opened(source, settings, as_json, for_s, "narrating") as (session, frames, printer):
         for event in watch(session, frames, narrate=True):
@@ -107,6 +110,7 @@ def ask(
     gate: Gate = None,
     reuse: Reuse = None,
     compress: Compress = None,
+    keep: Keep = None,
     select: Select = None,
     frames: Frames = None,
     config: Config = None,
@@ -128,6 +132,7 @@ def ask(
         gate=gate,
         reuse=reuse,
         compressor=compress,
+        keep=keep,
         selector=select,
         select_frames=frames,
     )
@@ -154,6 +159,7 @@ def summarize(
     gate: Gate = None,
     reuse: Reuse = None,
     compress: Compress = None,
+    keep: Keep = None,
     select: Select = None,
     frames: Frames = None,
     config: Config = None,
@@ -172,6 +178,7 @@ def summarize(
         gate=gate,
         reuse=reuse,
         compressor=compress,
+        keep=keep,
         selector=select,
         select_frames=frames,
     )
@@ -267,7 +274,7 @@ def _first_sentence(thing: type) -> str:
     return " ".join((thing.__doc__ or "").split("\n\n")[0].split())
 
 
-def _settings(config: Path | None, **given: Any) -> EngineConfig:
+def _settings(config: Path | None, *, keep: int | None = None, **given: Any) -> EngineConfig:
     """The config file's settings, or the defaults, with what was given on the command line before them."""
     base = EngineConfig.from_toml(config) if config is not None else EngineConfig()
     settings = replace(base, **{name: value for name, value in given.items() if value is not None})
@@ -275,7 +282,15 @@ def _settings(config: Path | None, **given: Any) -> EngineConfig:
         raise ValueError(
             f"--frames is how many --select chooses; got {settings.select_frames} and no selector; add one"
         )
-    return settings
+    if keep is None:
+        return settings
+    compressor = settings.made_compressor()
+    if not hasattr(compressor, "keep_tokens"):
+        raise ValueError(
+            f"--keep is how many tokens of a frame --compress keeps; got {keep}, and {type(compressor).__name__} takes "
+            "no count; add a compressor that does"
+        )
+    return replace(settings, compressor=replace(compressor, keep_tokens=keep))
 
 
 class _Opened(NamedTuple):
@@ -294,7 +309,8 @@ def _opened(
     """
     if for_s is not None and not for_s > 0:
         raise ValueError(f"--for takes a number of seconds above 0; got {for_s}")
-    options = {"motion_vectors": True} if settings.motion_vectors else {}
+    # Other sources have no codec to ask.
+    options = {"motion_vectors": True} if settings.motion_vectors and source_kind(uri) == "file" else {}
     with open_source(uri, **options) as source:
         from transformers.utils import logging as transformers_logging
 

@@ -129,7 +129,7 @@ def open_source(uri: str | os.PathLike[str], *, stream_id: str | None = None, **
         SourceLost: the peer of a live source does not answer.
     """
     text = os.fspath(uri)
-    name = _pick(text)
+    name = source_kind(text)
     if name in ("file", "folder"):
         text = str(local_path(text))
     source_class = SOURCES[name]
@@ -151,8 +151,8 @@ def local_path(uri: str) -> Path:
     return Path(uri).expanduser()
 
 
-def _pick(uri: str) -> str:
-    """The row of SOURCES that reads this uri."""
+def source_kind(uri: str) -> str:
+    """The row of SOURCES that reads this uri; SourceError where none does."""
     if not uri.strip():
         raise SourceError("the source is empty; give a file, a folder of pictures, or a uri such as rtsp://host/path")
     scheme = _SCHEME.match(uri)

@@ -67,7 +67,7 @@ def millpond(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 
 # Surface.
 
-MODEL = ["--model", "--device", "--dtype", "--fps", "--gate", "--reuse", "--compress"]
+MODEL = ["--model", "--device", "--dtype", "--fps", "--gate", "--reuse", "--compress", "--keep"]
 SELECT = ["--select", "--frames"]
 COMMON = ["--config", "--json", "--for"]
 SURFACE = {

@@ -22,6 +22,8 @@ from millpond.pipeline.cli import main
 from millpond.pipeline.methods import KINDS, Method, as_markdown, as_text, list_of
 from millpond.stream import GATES, SAMPLERS, Frame, Source, Table
 
+from .clips import make_clip
+
 TABLES: dict[str, Table[Any]] = {
     "samplers": SAMPLERS,
     "gates": GATES,
@@ -238,3 +240,23 @@ def test_frames_of_a_live_stream_are_not_selected(millpond: Run, monkeypatch: py
     for command in (["ask", "rtsp://door/1", QUESTION], ["summarize", "rtsp://door/1"]):
         told = refused(millpond(*command, "--select", "uniform"))
         assert "are selected from recordings" in told and "got the live rtsp://" in told and "secret" not in told
+
+
+def test_keep_says_how_many_tokens_a_compressor_keeps(millpond: Run, brief: Path, tmp_path: Path) -> None:
+    few = millpond("ask", CLIP, QUESTION, "--config", brief, "--compress", "uniform", "--keep", "4", "--json")
+    assert (few.status, few.err) == (0, "") and list(few.records[0]) == ANSWER_KEYS
+    config = tmp_path / "rows.toml"
+    config.write_text(brief.read_text(encoding="utf-8") + '[compressor]\nname = "todre"\n', encoding="utf-8")
+    assert millpond("narrate", CLIP, "--config", config, "--keep", "4").status == 0
+    for given, said in ((("--keep", "4"), "NoCompressor takes no count"), (("--keep", "0"), "keep_tokens must be at")):
+        compress = () if "takes" in said else ("--compress", "uniform")
+        done = millpond("ask", CLIP, QUESTION, *compress, *given)
+        assert done.status == 2 and said in done.err
+
+
+def test_motion_vectors_are_read_where_there_is_a_codec(millpond: Run, tmp_path: Path) -> None:
+    config = tmp_path / "motion.toml"
+    config.write_text("motion_vectors = true\nmax_new_tokens = 3\n", encoding="utf-8")
+    for source in (CLIP, make_clip(tmp_path / "clip.mp4", 60)):
+        done = millpond("ask", source, QUESTION, "--config", config, "--json")
+        assert (done.status, done.err) == (0, "") and list(done.records[0]) == ANSWER_KEYS
