@@ -219,7 +219,7 @@ def test_a_source_of_ones_own_keeps_the_contract_with_little() -> None:
         """Nothing at all: nothing."""
 
         def __iter__(self):  # type: ignore[no-untyped-def]
-            self._check_open()
+            self.check_open()
             return iter(())
 
     source = Nothing("rtsp://a:QX@h/x", stream_id=None)
