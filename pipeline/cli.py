@@ -16,6 +16,7 @@ import typer
 
 from ..encoders import VideoLLM
 from ..encoders.selectors import Selector
+from ..encoders.sight import Need
 from ..stream import SOURCES, Frame, RateSampler, Source, SourceLost, open_source
 from ..stream.source import source_kind
 from .answer import Answer, Narration
@@ -50,6 +51,7 @@ Compress = Annotated[str | None, typer.Option(help="a compressor of `millpond li
 Keep = Annotated[int | None, typer.Option(help="tokens of a frame that --compress keeps, where it takes a count")]
 Select = Annotated[str | None, typer.Option(help="look only at frames that this selector of `millpond list` chooses")]
 Frames = Annotated[int | None, typer.Option(help="how many frames --select chooses at most  [default: 16]")]
+Similarity = Annotated[str | None, typer.Option(help="SigLIP for --select: hub id or folder  [default: the model]")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object a line, for programs")]
 For = Annotated[float | None, typer.Option("--for", help="stop after so many seconds of the stream")]
 
@@ -113,6 +115,7 @@ def ask(
     keep: Keep = None,
     select: Select = None,
     frames: Frames = None,
+    similarity: Similarity = None,
     config: Config = None,
     as_json: Json = False,
     for_s: For = None,
@@ -135,6 +138,7 @@ def ask(
         keep=keep,
         selector=select,
         select_frames=frames,
+        similarity=similarity,
     )
     sought = " ".join(q.text for q in asked)
     with _opened(source, settings, as_json, for_s, "watching", sought) as (session, due, printer):
@@ -336,6 +340,11 @@ def _selected(
     """The frames that the selector chooses; where some come on picture cards, the session's questions say so."""
     from .selecting import choose_frames, fetch_frames
 
+    similarity = None
+    if settings.similarity is not None and Need.TEXT in selector.needs:
+        from ..encoders.selectors.siglip import SiglipSimilarity
+
+        similarity = SiglipSimilarity.load(settings.similarity, device=model.spec.device)
     choice = choose_frames(
         source,
         fps=settings.fps,
@@ -343,6 +352,7 @@ def _selected(
         num_frames=settings.select_frames,
         question=question,
         model=model,
+        similarity=similarity,
     )
     if choice is not None:
         session.note = choice.note

@@ -97,6 +97,10 @@ class EngineConfig:
     select_frames: int = 16
     """How many frames a selector chooses, at most."""
 
+    similarity: str | None = None
+    """What tells a selector how well a frame fits a question: hub id or folder of a SigLIP checkpoint; None: the
+    model's own embeddings."""
+
     memory: MemoryConfig | None = None
     """None: the model's own default."""
 

@@ -72,7 +72,18 @@ SELECT = ["--select", "--frames"]
 COMMON = ["--config", "--json", "--for"]
 SURFACE = {
     "narrate": ["SOURCE", *MODEL, *COMMON],
-    "ask": ["SOURCE", "QUESTION...", "--at", "--since", "--until", "--questions", *MODEL, *SELECT, *COMMON],
+    "ask": [
+        "SOURCE",
+        "QUESTION...",
+        "--at",
+        "--since",
+        "--until",
+        "--questions",
+        *MODEL,
+        *SELECT,
+        "--similarity",
+        *COMMON,
+    ],
     "summarize": ["FILE", *MODEL, *SELECT, *COMMON],
     "demo": ["--json"],
     "models": ["--json"],

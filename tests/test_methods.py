@@ -23,6 +23,7 @@ from millpond.pipeline.methods import KINDS, Method, as_markdown, as_text, list_
 from millpond.stream import GATES, SAMPLERS, Frame, Source, Table
 
 from .clips import make_clip
+from .test_similarity import save_siglip
 
 TABLES: dict[str, Table[Any]] = {
     "samplers": SAMPLERS,
@@ -260,3 +261,12 @@ def test_motion_vectors_are_read_where_there_is_a_codec(millpond: Run, tmp_path:
     for source in (CLIP, make_clip(tmp_path / "clip.mp4", 60)):
         done = millpond("ask", source, QUESTION, "--config", config, "--json")
         assert (done.status, done.err) == (0, "") and list(done.records[0]) == ANSWER_KEYS
+
+
+def test_siglip_may_say_what_fits_a_question(millpond: Run, brief: Path, tmp_path: Path) -> None:
+    folder = save_siglip(tmp_path / "siglip")
+    chosen = ("--select", "text", "--frames", "3", "--config", brief, "--json")
+    done = millpond("ask", CLIP, QUESTION, *chosen, "--similarity", folder)
+    assert done.status == 0 and list(done.records[0]) == ANSWER_KEYS
+    refused = millpond("ask", CLIP, QUESTION, *chosen, "--similarity", tmp_path)
+    assert refused.status == 2 and str(tmp_path) in refused.err and refused.err.count("\n") == 1
