@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..encoders import FrameTokens, Row, Text
 from ..encoders.context import Context, Mark
 from ..memory import KVBlock, Memory, MemoryConfig, Recall
@@ -19,6 +21,8 @@ from .prompts import Prompts
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+# Shapes: H rows and W columns of a mask.
 
 # Later than any stream lasts: what an open side of a span stands for.
 _NEVER_S = 1e12
@@ -147,6 +151,13 @@ class Session:
         self.intake.push(frame)
         if len(self.intake.pending) >= self._engine.config.chunk_frames * self._engine.model.spec.frames_per_block:
             self._engine.read_pending([self])
+
+    def require_fresh(self, mask_HW: np.ndarray | None) -> None:
+        """From now on, what lies under True is encoded anew in every frame, changed or not; None: nothing has to be.
+
+        mask_HW: bool, of any shape: it is laid over the whole picture.
+        """
+        self.intake.eyes.require_fresh(mask_HW)
 
     def ask(
         self,

@@ -295,6 +295,21 @@ def test_32_streams_in_one_engine_each_name_their_own_colour() -> None:
     assert answers == names
 
 
+def test_a_session_keeps_fresh_what_it_is_told_to() -> None:
+    with Engine(EngineConfig(reuse=EXACT, chunk_frames=1)) as engine:
+        session = engine.session()
+        stats = session.intake.eyes.stats
+        mask = np.zeros((2, 2), bool)
+        mask[0, 0] = True
+        session.require_fresh(mask)
+        for frame in still(3):
+            session.push(frame)
+        assert (stats.num_full, stats.num_partial) == (1, 2)
+        session.require_fresh(None)
+        session.push(Frame(background(), 3.0))
+        assert stats.num_copied == 1
+
+
 def test_settings_that_make_no_sense_are_refused() -> None:
     for name, value, message in (
         ("max_age_blocks", 0, "max_age_blocks must be a whole number, at least 1; got 0"),
