@@ -50,9 +50,9 @@ class MiniBench(Bench):
         blind: dict[str, list[bool]] = defaultdict(list)
         num_worlds = NUM_WORLDS * repeats
         for first in range(FIRST_SEED, FIRST_SEED + num_worlds, _WORLDS_AT_ONCE):
-            clips = [clip_of(seed) for seed in range(first, first + _WORLDS_AT_ONCE)]
+            worlds = [clip_of(seed) for seed in range(first, first + _WORLDS_AT_ONCE)]
             for scores, looks in ((right, True), (blind, False)):
-                for kind, hit in _score(engine, clips, looks):
+                for kind, hit in _score(engine, worlds, looks):
                     scores[kind].append(hit)
         hits, misses = sum(map(sum, right.values())), sum(len(h) - sum(h) for h in right.values())
         num = hits + misses

@@ -6,7 +6,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -144,7 +144,7 @@ class Reuser(ABC):
     """
 
     @abstractmethod
-    def over(self, model: VideoLLM, *, budget_bytes: int = 2 * 2**30) -> Seer:
+    def over(self, model: VideoLLM, *, budget_bytes: int = 2 * 2**30) -> Seer[Any]:
         """This recipe on that model.
 
         budget_bytes: cap on what all runs hold; over it, the run not seen for longest forgets.

@@ -147,7 +147,7 @@ def step(tower: Tower, layout: Layout, caches: Sequence[FeatureCache], rows: Row
     for index_S in rows.index_S:
         cuts.append(slice(start, start + index_S.shape[0]))
         start += index_S.shape[0]
-    deep = []
+    deep: list[Tensor] = []
     for layer in range(tower.num_layers):
         q_NC, k_NC, v_NC = tower.qkv(layer, tower.norm1(layer, x_NC))
         q_NHD, k_NHD = tower.rotate(layout, q_NC, rows.index_N), tower.rotate(layout, k_NC, rows.index_N)

@@ -21,7 +21,7 @@ from ..towers import Layout, Tower
 _NUM_QUERIES = 64  # rows of attention that stand for all: a full map of 729 x 729 x 16 heads costs a layer's time
 
 
-def probed_layers(tower: Tower, needs: frozenset[Need]) -> tuple[int, int] | tuple[()]:
+def probed_layers(tower: Tower, needs: frozenset[Need]) -> tuple[int, ...]:
     """A middle layer and the last, of those whose attention reaches over the whole picture; none if none is needed."""
     if not needs & {Need.CLS, Need.RECEIVED}:
         return ()
@@ -36,7 +36,7 @@ class Evidence:
     probes: the layers that are looked at. received_T: attention received, by layer. cls_T: of the last one.
     """
 
-    probes: tuple[int, int] | tuple[()] = ()
+    probes: tuple[int, ...] = ()
     received_T: dict[int, Tensor] = field(default_factory=dict)
     cls_T: Tensor | None = None
     x_TC: Tensor | None = None

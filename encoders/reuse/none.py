@@ -25,7 +25,7 @@ class NoReuse(Reuser):
     Differs from the paper: None.
     """
 
-    def over(self, model: VideoLLM, *, budget_bytes: int = 2 * 2**30) -> Seer:
+    def over(self, model: VideoLLM, *, budget_bytes: int = 2 * 2**30) -> Seer[_DenseRun]:
         return _Dense(model, budget_bytes)
 
 

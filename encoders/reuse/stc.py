@@ -126,7 +126,8 @@ def _pass(
     tower: Tower, prepared: Prepared, reference: list[_Reference], num_updated: int, needs: frozenset[Need]
 ) -> Passed:
     """One block through all layers. An empty reference: this block becomes it, and is put there."""
-    layout, evidence, deep = prepared.layout, Evidence(probed_layers(tower, needs)), []
+    layout, evidence = prepared.layout, Evidence(probed_layers(tower, needs))
+    deep: list[Tensor] = []
     units_UP = layout.units_UP.to(tower.device)
     is_reference = not reference
     x_TC = tower.embed(prepared)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...stream import Frame
 from ..families.square import one_moment
@@ -31,9 +31,9 @@ class SquareTower(Tower):
 
     frames_per_block = 1
 
-    def __init__(self, vision: nn.Module, *, num_layers: int, side_px: int, out_channels: int) -> None:
+    def __init__(self, vision: Any, *, num_layers: int, side_px: int, out_channels: int) -> None:
         weight = vision.embeddings.patch_embedding.weight
-        self._patch_embedding: nn.Module = vision.embeddings.patch_embedding
+        self._patch_embedding: Any = vision.embeddings.patch_embedding
         self._layers: list[Any] = list(vision.encoder.layers[:num_layers])
         self._scale = float(vision.encoder.layers[0].self_attn.scale)
         self._side_px = side_px
