@@ -110,8 +110,10 @@ class Engine:
                     intake.saw(sights)
                 except ValueError as error:
                     refused = refused or error
-        for session, blocks in self._read([(session, session.intake.ready) for session in chosen]):
-            session.take(blocks)
+        while any(session.intake.ready for session in chosen):
+            ready = [(session, session.intake.ready[: session.num_readable]) for session in chosen]
+            for session, blocks in self._read(ready):
+                session.take(blocks)
         if refused is not None:
             raise refused
 

@@ -83,8 +83,10 @@ class Session:
         pushed frames -> gate -> [intake: see, compress] -> read -> [context]   what the model attends to
                                                                \\-> [memory]    sinks, recent window, older blocks
 
-    `ask` sees every frame pushed before it. The context holds sinks and recent blocks, and is filled anew from
-    memory when a block has left the recent window. Not thread-safe: owned by the engine's thread.
+    `ask` sees every frame pushed before it. The context holds sinks and recent blocks. What has left the recent window
+    stays in it until as many blocks were read as make a chunk, counted from the stream's first: then it is filled anew
+    from memory. So what a block is read after does not depend on when somebody asked, or on what is read together.
+    Not thread-safe: owned by the engine's thread.
 
     note: what the model is told before every question, such as how to read picture cards; answers do not repeat it.
     """
@@ -104,6 +106,8 @@ class Session:
         (blocks,) = engine.model.read([Row(self._context, (engine.model.prefix(),))])
         self.memory.add_sink(blocks[0])
         self._is_stale = False
+        self._num_read = 0
+        self._has_left = False  # whether the context holds a block that is not recent any more
         self._is_closed = False
         self._tail: tuple[KVBlock, ...] = ()
         self._tail_mark: Mark | None = None
@@ -217,11 +221,18 @@ class Session:
         return self._context
 
     def take(self, blocks: Sequence[KVBlock]) -> None:
-        """What was ready was read into the context, and these are its blocks."""
+        """Some of what was ready, `num_readable` at most, was read into the context, and these are its blocks."""
         self.intake.read(len(blocks))
         for block in blocks:
-            if self.memory.append(block).left_recent:
-                self._is_stale = True
+            self._has_left |= bool(self.memory.append(block).left_recent)
+        self._num_read += len(blocks)
+        if self._has_left and self._num_read % self._engine.config.chunk_frames == 0:
+            self._is_stale, self._has_left = True, False
+
+    @property
+    def num_readable(self) -> int:
+        """How many blocks may be read into the context as it is."""
+        return self._engine.config.chunk_frames - self._num_read % self._engine.config.chunk_frames
 
     def tail(self) -> tuple[FrameTokens, ...]:
         """What a question reads besides: the newest blocks, whole, and the last frames where they fill none yet."""
@@ -264,7 +275,7 @@ class Session:
             if self.memory.older:
                 query = model.probe(Row(context, (asked,))) if self.memory.needs_query else None
                 recall = self.memory.recall(query, span=span)
-            if span is not None or recall.blocks:
+            if span is not None or recall.blocks or self._has_left:
                 tail = [block for block in self._tail if span is None or block.span.overlaps(span)]
                 blocks = [*self.memory.context(recall, span=span), *tail]
                 shown = [block.span for block in blocks if block.kind == "frame"]

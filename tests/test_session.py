@@ -206,7 +206,7 @@ def test_asking_later_than_the_newest_frame_is_said(model: VideoLLM) -> None:
 
 
 def test_a_note_is_told_before_every_question_and_not_repeated(model: VideoLLM) -> None:
-    session = pushed(engine_of(model, memory=MemoryConfig(recent_frames=2, recall_blocks=1)), pictures(6))
+    session = pushed(engine_of(model, memory=MemoryConfig(recent_frames=2, recall_blocks=4)), pictures(6))
     session.note = "Look twice."
     told = session.ask(QUESTION)
     session.note = ""
