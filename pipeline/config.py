@@ -67,7 +67,8 @@ class EngineConfig:
     """How many frames a second of a source are looked at."""
 
     chunk_frames: int = 4
-    """How many frames are read in one pass where nobody waits; a question reads what there is at once."""
+    """How many blocks of frames are read in one pass where nobody waits; a question reads what there is at once. After
+    so many, what has left the recent window leaves what later blocks are read after."""
 
     max_new_tokens: int = 128
     """Length of an answer in tokens, at most."""

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond.memory import CODECS, Codec, KVBlock
+from millpond.memory.codecs.fp8 import Fp8Codec
+from millpond.memory.codecs.int2 import Int2Codec
+from millpond.memory.codecs.int4 import Int4Codec
+from millpond.memory.codecs.int8 import Int8Codec
 from millpond.memory.codecs.plain import PlainCodec
+from millpond.memory.codecs.vidkv import VidKVCodec
+from millpond.memory.codecs.zipcache import ZipCacheCodec
 from millpond.memory.owned import storage_bytes
 
 from .blocks import make_block, same
@@ -18,6 +24,12 @@ from .method_docs import missing_from_docs
 
 SETTINGS: dict[str, list[Codec]] = {
     "plain": [PlainCodec()],
+    "fp8": [Fp8Codec()],
+    "int8": [Int8Codec()],
+    "int4": [Int4Codec()],
+    "int2": [Int2Codec()],
+    "vidkv": [VidKVCodec()],
+    "zipcache": [ZipCacheCodec()],
 }
 EVERY = [pytest.param(codec, id=f"{name}-{i}") for name in SETTINGS for i, codec in enumerate(SETTINGS[name])]
 
