@@ -243,6 +243,25 @@ def test_a_pass_that_fails_half_way_leaves_nothing_half_written(model: VideoLLM)
     finally:
         del tower.mlp
     assert_near(see(seer, run, two), model.see(two)[0])
+    assert run.ledger is not None and run.ledger.num_units == tower.layout(two[0].height, two[0].width).num_units
+
+
+def test_after_a_failure_a_picture_may_have_another_size(model: VideoLLM) -> None:
+    seer, tower = EXACT.over(model), model.tower
+    assert tower is not None
+    run = seer.start()
+    large, small = blocks(model, moving_square(2)), blocks(model, moving_square(3, height=64, width=96))
+    see(seer, run, large[0])
+    head = tower.head
+    tower.head = lambda x_VPC: head(x_VPC) * torch.nan  # type: ignore[method-assign]
+    try:
+        see(seer, run, large[1])
+    finally:
+        del tower.head
+    assert_near(see(seer, run, small[0]), model.see(small[0])[0])
+    see(seer, run, small[1])
+    see(seer, run, small[2])
+    assert run.stats.num_partial == 3 and run.cache is not None
 
 
 def test_the_step_is_one_graph_for_each_number_of_rows(tmp_path_factory: pytest.TempPathFactory) -> None:

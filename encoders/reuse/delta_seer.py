@@ -150,7 +150,7 @@ class DeltaSeer(Seer[DeltaRun]):
         self._wait()
         took_s = block.planned_s + time.perf_counter() - started_s
         self._costs[layout.grid_hw].whole_took(took_s, compared_s=block.planned_s)
-        if run.ledger is None:
+        if run.ledger is None or run.ledger.num_units != layout.num_units:
             run.ledger = Ledger(
                 layout.num_units, max_age_blocks=self._recipe.max_age_blocks, num_buckets=self._recipe.num_buckets
             )
