@@ -45,7 +45,10 @@ def received(attention_HQT: Tensor, num_queries_T: Tensor | None = None) -> Tens
 
 
 def virtual_cls(q_THC: Tensor, k_THC: Tensor) -> Tensor:
-    """S3: mean_h softmax_i(mean_j(q_j) . k_i / sqrt(C)): what a [CLS] would look at. One row; sums to 1."""
+    """S3: mean_h softmax_i(mean_j(q_j) . k_i / sqrt(C)): what a [CLS] would look at. One row; sums to 1.
+
+    Paper: FlowCut: Rethinking Redundancy via Information Flow (arXiv 2505.19536), its port to towers without a [CLS].
+    """
     q_HC = q_THC.float().mean(0)
     logits_HT = torch.einsum("hc,thc->ht", q_HC, k_THC.float()) / q_HC.shape[-1] ** 0.5
     return logits_HT.softmax(-1).mean(0)

@@ -33,7 +33,14 @@ def load_checkpoint(path_or_id: str, model_types: Sequence[str], dtype: torch.dt
     config = AutoConfig.from_pretrained(path_or_id, trust_remote_code=False)
     if config.model_type not in model_types:
         raise ValueError(f"{path_or_id!r} is a {config.model_type!r} checkpoint; wanted {' or '.join(model_types)}")
-    model, report = AutoModelForImageTextToText.from_pretrained(
+    model = load_weights(AutoModelForImageTextToText, path_or_id, config, dtype)
+    tokenizer = AutoTokenizer.from_pretrained(path_or_id, trust_remote_code=False)
+    return Checkpoint(model, tokenizer, _read_chat_template(path_or_id, tokenizer), _read_settings(path_or_id))
+
+
+def load_weights(kind: Any, path_or_id: str, config: Any, dtype: torch.dtype | None) -> Any:
+    """A model of that transformers class with the checkpoint's weights; ValueError where some are missing."""
+    model, report = kind.from_pretrained(
         path_or_id,
         config=config,
         dtype="auto" if dtype is None else dtype,
@@ -48,8 +55,7 @@ def load_checkpoint(path_or_id: str, model_types: Sequence[str], dtype: torch.dt
             f"{path_or_id!r} lacks {len(missing)} of the weights that its config asks for, {missing[0]!r} "
             "among them; take a complete checkpoint"
         )
-    tokenizer = AutoTokenizer.from_pretrained(path_or_id, trust_remote_code=False)
-    return Checkpoint(model, tokenizer, _read_chat_template(path_or_id, tokenizer), _read_settings(path_or_id))
+    return model
 
 
 def _read_json(path_or_id: str, file_name: str) -> dict[str, Any]:

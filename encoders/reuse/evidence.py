@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...stream import Frame
 from ...stream.change import ChangeDetector, ChangeMap, ChangeRule
+from ..compressors.scorers import received, virtual_cls
 from ..sight import Need, Sight
 from ..tokens import FrameTokens
 from ..towers import Layout, Tower
@@ -46,7 +47,7 @@ class Evidence:
         if layer not in self.probes:
             return
         if Need.RECEIVED in needs:
-            self.received_T[layer] = received(q_THD, k_THD)
+            self.received_T[layer] = _received(q_THD, k_THD)
         if Need.CLS in needs and layer == self.probes[-1]:
             self.cls_T = virtual_cls(q_THD, k_THD)
 
@@ -108,21 +109,11 @@ class PixelWatch:
         return 0 if self._detector is None else self._detector.num_bytes
 
 
-def virtual_cls(q_THD: Tensor, k_THD: Tensor) -> Tensor:
-    """Attention of the mean query over all keys, mean over heads: a stand-in for a [CLS] row. Float32 (T,), sums to 1.
-
-    Paper: FlowCut: Rethinking Redundancy via Information Flow (2505.19536), its port to towers without a [CLS].
-    """
-    q_HD = q_THD.float().mean(dim=0)
-    scores_HT = torch.einsum("hd,thd->ht", q_HD, k_THD.float()) * q_THD.shape[-1] ** -0.5
-    return scores_HT.softmax(dim=-1).mean(dim=0)
-
-
-def received(q_THD: Tensor, k_THD: Tensor) -> Tensor:
-    """Attention that each patch receives, mean over heads and evenly chosen queries. Float32 (T,), sums to 1."""
+def _received(q_THD: Tensor, k_THD: Tensor) -> Tensor:
+    """Attention that each patch receives from evenly chosen queries, mean over heads. Float32 (T,), sums to 1."""
     step = max(1, q_THD.shape[0] // _NUM_QUERIES)
     scores_HNT = torch.einsum("nhd,thd->hnt", q_THD[::step].float(), k_THD.float()) * q_THD.shape[-1] ** -0.5
-    return scores_HNT.softmax(dim=-1).mean(dim=(0, 1))
+    return received(scores_HNT.softmax(dim=-1))
 
 
 def _pool(rows_RT: Tensor, layout: Layout, grid_hw: tuple[int, int]) -> Tensor:

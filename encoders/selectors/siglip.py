@@ -69,27 +69,15 @@ class SiglipSimilarity(Similarity):
     def _load(cls, path_or_id: str, device: torch.device, dtype: torch.dtype | None) -> Self:
         from transformers import AutoConfig, AutoTokenizer, SiglipModel
 
+        from ..families.checkpoint import load_weights
+
         config = AutoConfig.from_pretrained(path_or_id, trust_remote_code=False)
         if config.model_type != "siglip":
             raise ValueError(
                 f"{path_or_id!r} is a {config.model_type!r} checkpoint; wanted siglip, pictures and text, such as "
                 "google/siglip2-base-patch16-224"
             )
-        model, report = SiglipModel.from_pretrained(
-            path_or_id,
-            config=config,
-            dtype="auto" if dtype is None else dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-        )
-        if report["missing_keys"]:
-            missing = sorted(report["missing_keys"])
-            raise ValueError(
-                f"{path_or_id!r} lacks {len(missing)} of the weights that its config asks for, {missing[0]!r} "
-                "among them; take a complete checkpoint"
-            )
+        model = load_weights(SiglipModel, path_or_id, config, dtype)
         tokenizer = AutoTokenizer.from_pretrained(path_or_id, trust_remote_code=False)
         return cls(model.to(device), tokenizer, _read_settings(path_or_id))
 
