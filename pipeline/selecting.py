@@ -56,45 +56,6 @@ class Choice:
         return f"Choice({len(self.selection.indices)} of {self.num_seen} frames, {len(self.selection.cards)} cards)"
 
 
-def selected_frames(
-    source: Source,
-    *,
-    fps: float,
-    selector: Selector,
-    num_frames: int,
-    question: str | None = None,
-    model: VideoLLM | None = None,
-    similarity: Similarity | None = None,
-    max_candidates: int = 4096,
-) -> Iterator[Frame]:
-    """The frames of a recording that the selector chooses, picture cards among them, in order of time.
-
-    The recording is looked through once at `fps`, remembering a thumbnail of each frame; then the chosen frames are
-    read at full size. What cannot be done is refused at once, before anything is read.
-
-    question: what text-conditioned selectors look for.
-    model: whose own similarity of words and pictures is used where no `similarity` is given.
-    max_candidates: above this, every second frame is forgotten, and so on, so that a recording may be of any length.
-    """
-    similarity = _similarity_for(selector, question, model, similarity)
-    _check(source, fps, num_frames, max_candidates)
-
-    def frames() -> Iterator[Frame]:
-        choice = choose_frames(
-            source,
-            fps=fps,
-            selector=selector,
-            num_frames=num_frames,
-            question=question,
-            similarity=similarity,
-            max_candidates=max_candidates,
-        )
-        if choice is not None:
-            yield from fetch_frames(source, choice)
-
-    return frames()
-
-
 def choose_frames(
     source: Source,
     *,
@@ -106,7 +67,13 @@ def choose_frames(
     similarity: Similarity | None = None,
     max_candidates: int = 4096,
 ) -> Choice | None:
-    """The first half of `selected_frames`: looks through the recording and chooses; None where it has no frame."""
+    """Looks through a recording once at `fps`, remembering a thumbnail of each frame, and chooses; None where it has no
+    frame. What cannot be done is refused before anything is read.
+
+    question: what text-conditioned selectors look for.
+    model: whose own similarity of words and pictures is used where no `similarity` is given.
+    max_candidates: above this, every second frame is forgotten, and so on, so that a recording may be of any length.
+    """
     similarity = _similarity_for(selector, question, model, similarity)
     _check(source, fps, num_frames, max_candidates)
     seen = _Seen(similarity, max_candidates)
@@ -123,7 +90,7 @@ def choose_frames(
 
 
 def fetch_frames(source: Source, choice: Choice) -> Iterator[Frame]:
-    """The second half: the chosen frames at full size, in order of time, cards put together.
+    """The chosen frames at full size, in order of time, cards put together.
 
     Raises SourceError where the recording is not what it was when it was looked through.
     """

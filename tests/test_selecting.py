@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from millpond.encoders.selectors.base import MAX_SIDE_PX
 from millpond.encoders.selectors.card import GridSelector, ThumbnailSelector
 from millpond.encoders.selectors.text import TextSelector
 from millpond.encoders.selectors.uniform import UniformSelector
-from millpond.pipeline.selecting import Choice, choose_frames, fetch_frames, selected_frames, thumbnail
+from millpond.pipeline.selecting import Choice, choose_frames, fetch_frames, thumbnail
 from millpond.stream import Frame, RateSampler, Source, SourceError, open_source
 from millpond.stream.synthetic import SyntheticSource
 from millpond.stream.video_file import FileSource
@@ -39,6 +40,12 @@ class Numbers(Similarity):
     def compare(self, vectors_ND: np.ndarray, question: str) -> np.ndarray:
         asked = np.array([int(word) for word in question.split()]) / 50
         return (vectors_ND @ np.stack([np.cos(asked), np.sin(asked)])).max(axis=1)
+
+
+def selected_frames(source: Source, **given: Any) -> Iterator[Frame]:
+    """Chosen and fetched, as the command line does it."""
+    choice = choose_frames(source, **given)
+    return iter(()) if choice is None else fetch_frames(source, choice)
 
 
 @pytest.fixture(scope="module")
