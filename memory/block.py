@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..stream import Span
 
-# Shapes: L layers, K key/value heads, T tokens, D channels per head.
+# Shapes: L layers, K key/value heads, T tokens, P probing tokens, D channels per head.
 
 BlockId = NewType("BlockId", int)
 _ids = itertools.count()
@@ -21,6 +21,12 @@ _ids = itertools.count()
 def next_block_id() -> BlockId:
     """A number that no other block of this process has; later blocks have larger ones."""
     return BlockId(next(_ids))
+
+
+def skip_block_ids(up_to: BlockId) -> None:
+    """From now on `next_block_id` gives larger numbers only: blocks up to that one came from elsewhere."""
+    global _ids
+    _ids = itertools.count(max(next(_ids), up_to + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,10 @@ class KVBlock:
     advance: how many positions the block takes: what follows it starts `advance` further on.
     span: the stream time that it shows.
     kind: "frame" for what was seen, "text" for prompts; only frames are evicted and recalled.
+    num_before, num_after: how many of its tokens are words, before the visual ones and after them; the rest is visual.
+    q_LKPD: queries before rotation of a few of its tokens, the last one among them, averaged over the query heads of
+        each key/value head: what pruners and codecs may measure attention with. None where nobody asked for them;
+        never kept at rest.
     """
 
     k_LKTD: Tensor
@@ -65,6 +75,9 @@ class KVBlock:
     span: Span
     kind: Literal["frame", "text"] = "frame"
     id: BlockId = field(default_factory=next_block_id)
+    num_before: int = 0
+    num_after: int = 0
+    q_LKPD: Tensor | None = None
 
     def __post_init__(self) -> None:
         k, v, pos = self.k_LKTD, self.v_LKTD, self.pos_3T
@@ -79,6 +92,19 @@ class KVBlock:
             raise ValueError(f"pos_3T must be int64 of shape (3, {k.shape[2]}); got {pos.dtype} {tuple(pos.shape)}")
         if self.advance < 0:
             raise ValueError(f"advance must not be negative; got {self.advance}")
+        _check_words(self.num_before, self.num_after, self.num_tokens)
+        if self.q_LKPD is not None and (
+            self.q_LKPD.ndim != 4 or self.q_LKPD.shape[:2] != k.shape[:2] or self.q_LKPD.shape[3] != k.shape[3]
+        ):
+            raise ValueError(
+                f"q_LKPD must have the layers, kv heads and channels of keys of shape {tuple(k.shape)}; "
+                f"got {tuple(self.q_LKPD.shape)}"
+            )
+
+    @property
+    def visual(self) -> slice:
+        """Where its visual tokens are."""
+        return slice(self.num_before, self.num_tokens - self.num_after)
 
     @property
     def num_tokens(self) -> int:
@@ -91,8 +117,14 @@ class KVBlock:
 
     @property
     def num_bytes(self) -> int:
-        """What the process holds for it: keys, values and positions."""
-        return sum(t.numel() * t.element_size() for t in (self.k_LKTD, self.v_LKTD, self.pos_3T))
+        """What the process holds for it: keys, values, positions and queries."""
+        return sum(t.numel() * t.element_size() for t in self.tensors)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that it holds."""
+        held = (self.k_LKTD, self.v_LKTD, self.pos_3T)
+        return held if self.q_LKPD is None else (*held, self.q_LKPD)
 
     def __repr__(self) -> str:
         return f"KVBlock({self.kind} {self.id}, {self.num_tokens} tokens, {self.span})"
@@ -113,10 +145,13 @@ class PackedBlock:
     span: Span
     kind: Literal["frame", "text"]
     id: BlockId
+    num_before: int = 0
+    num_after: int = 0
 
     def __post_init__(self) -> None:
         if self.num_tokens < 1:
             raise ValueError(f"a packed block holds at least one token; got {self.num_tokens}")
+        _check_words(self.num_before, self.num_after, self.num_tokens)
 
     @property
     def num_bytes(self) -> int:
@@ -125,3 +160,10 @@ class PackedBlock:
     def __repr__(self) -> str:
         sizes = f"{self.num_tokens} tokens, {self.num_bytes} bytes"
         return f"PackedBlock({self.codec} {self.id}, {sizes}, {self.span})"
+
+
+def _check_words(num_before: int, num_after: int, num_tokens: int) -> None:
+    if num_before < 0 or num_after < 0 or num_before + num_after > num_tokens:
+        raise ValueError(
+            f"words before and after the visual tokens must fit into {num_tokens} tokens; got {num_before} and {num_after}"
+        )

@@ -27,9 +27,10 @@ def owned(tensor: Tensor, device: torch.device | None = None) -> Tensor:
 def owned_block(block: KVBlock) -> KVBlock:
     """The block, on its device, with every tensor owned; the block itself where that holds already."""
     k, v, pos = owned(block.k_LKTD), owned(block.v_LKTD), owned(block.pos_3T)
-    if k is block.k_LKTD and v is block.v_LKTD and pos is block.pos_3T:
+    q = None if block.q_LKPD is None else owned(block.q_LKPD)
+    if k is block.k_LKTD and v is block.v_LKTD and pos is block.pos_3T and q is block.q_LKPD:
         return block
-    return replace(block, k_LKTD=k, v_LKTD=v, pos_3T=pos)
+    return replace(block, k_LKTD=k, v_LKTD=v, pos_3T=pos, q_LKPD=q)
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:

@@ -267,7 +267,7 @@ class Memory:
             ("sinks", self.sinks, self._sink_bytes),
             ("recent window", self.recent, self._recent_bytes),
         ):
-            counted_bytes = sum(storage_bytes((b.k_LKTD, b.v_LKTD, b.pos_3T)) for b in blocks)
+            counted_bytes = sum(storage_bytes(b.tensors) for b in blocks)
             if counted_bytes != num_bytes:
                 raise RuntimeError(f"the books of the {name} say {num_bytes} bytes, it holds {counted_bytes}")
         if len(self._recent) > self.config.recent_frames:

@@ -246,7 +246,8 @@ class HFVideoLLM(VideoLLM):
                     # A block owns its memory: a view would keep all of the call alive, uncounted.
                     k, v = k.clone(), v.clone()
                 kind: Literal["frame", "text"] = "text" if part.frame is None else "frame"
-                blocks[-1].append(KVBlock(k, v, part.pos_3T, part.advance, part.span, kind))
+                words = {} if part.frame is None else {"num_before": len(part.before_ids), "num_after": len(part.after_ids)}
+                blocks[-1].append(KVBlock(k, v, part.pos_3T, part.advance, part.span, kind, **words))
         return blocks
 
     @torch.inference_mode()

@@ -30,6 +30,8 @@ class PlainCodec(Codec):
             span=block.span,
             kind=block.kind,
             id=block.id,
+            num_before=block.num_before,
+            num_after=block.num_after,
         )
 
     def unpack(self, packed: PackedBlock) -> KVBlock:
@@ -43,6 +45,8 @@ class PlainCodec(Codec):
             span=packed.span,
             kind=packed.kind,
             id=packed.id,
+            num_before=packed.num_before,
+            num_after=packed.num_after,
         )
 
     def bytes_per_token(self, spec: KVSpec) -> float:
