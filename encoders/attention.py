@@ -27,7 +27,8 @@ from ..memory import KVSpec
 from .context import Context, rotate
 
 # Shapes: L layers, K key/value heads, H query heads, G query heads per key/value head, T tokens of the packed
-# row, Q queries of one row or tile, S tokens that they attend to, C capacity, D channels per head.
+# row, P probing tokens of it, Q queries of one row or tile, S tokens that they attend to, C capacity, D channels
+# per head.
 
 NAME = "millpond"
 # Queries of one tile: what a mask costs is this times the context's length, however long a read is.
@@ -76,15 +77,18 @@ class PackedCall:
 
     rotation: None where the model itself rotates.
     keep: what to keep un-rotated: "keys" (and values), "queries" (their means), or "nothing".
+    probes: with "keys", tokens of the packed row whose queries are kept as well.
     """
 
     shares: Sequence[Share]
     spec: KVSpec
     rotation: Rotation | None = None
     keep: Literal["nothing", "keys", "queries"] = "nothing"
+    probes: tuple[int, ...] = ()
     k_LKTD: Tensor | None = None
     v_LKTD: Tensor | None = None
     query_LKD: Tensor | None = None
+    q_LKPD: Tensor | None = None
     rooms: tuple[Room, ...] = ()
     _masks: dict[tuple[int, int, int], Tensor] = field(default_factory=dict, repr=False)
 
@@ -100,6 +104,9 @@ class PackedCall:
             shape = (spec.num_layers, spec.num_kv_heads, self.shares[-1].stop, spec.head_dim)
             self.k_LKTD = torch.empty(shape, dtype=spec.dtype, device=device)
             self.v_LKTD = torch.empty(shape, dtype=spec.dtype, device=device)
+            if self.probes:
+                shape = (spec.num_layers, spec.num_kv_heads, len(self.probes), spec.head_dim)
+                self.q_LKPD = torch.empty(shape, dtype=spec.dtype, device=device)
         elif self.keep == "queries":
             shape = (spec.num_layers, spec.num_kv_heads, spec.head_dim)
             self.query_LKD = torch.empty(shape, dtype=torch.float32, device=device)
@@ -110,6 +117,12 @@ class PackedCall:
         if self.k_LKTD is None or self.v_LKTD is None:
             raise ValueError(f"this call kept {self.keep}, not keys")
         return Kept(self.k_LKTD, self.v_LKTD)
+
+    def probed(self, probes: Sequence[int]) -> Tensor | None:
+        """The kept queries of these tokens, with memory of their own; None for none."""
+        if self.q_LKPD is None or not probes:
+            return None
+        return self.q_LKPD[:, :, [self.probes.index(probe) for probe in probes]]
 
     def mean_query(self) -> Tensor:
         """Mean of the queries before rotation, per layer and key/value head."""
@@ -177,6 +190,9 @@ def millpond_attention(
         if millpond.k_LKTD is not None and millpond.v_LKTD is not None:
             millpond.k_LKTD[layer] = key[0]
             millpond.v_LKTD[layer] = value[0]
+            if millpond.q_LKPD is not None:
+                probing = query[0][:, millpond.probes]
+                millpond.q_LKPD[layer] = probing.unflatten(0, (key.shape[1], -1)).mean(dim=1)
         elif millpond.query_LKD is not None:
             millpond.query_LKD[layer] = query[0].float().mean(dim=1).unflatten(0, (key.shape[1], -1)).mean(dim=1)
         query, key = rotate(query, cos_TD, sin_TD), rotate(key, cos_TD, sin_TD)

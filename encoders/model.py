@@ -103,8 +103,10 @@ class VideoLLM(ABC):
         """Makes `context` hold exactly these blocks, in this order, at positions that follow on one another."""
 
     @abstractmethod
-    def read(self, rows: Sequence[Row]) -> list[list[KVBlock]]:
+    def read(self, rows: Sequence[Row], *, num_probes: int = 0) -> list[list[KVBlock]]:
         """Reads the parts of each row, all rows packed in one pass, appending them to the rows' contexts.
+
+        num_probes: how many of a frame block's queries come with it, of evenly spaced tokens up to its last.
 
         Returns, for each row, a block for each part, keys un-rotated, positions relative to the block.
         """

@@ -165,5 +165,6 @@ class PackedBlock:
 def _check_words(num_before: int, num_after: int, num_tokens: int) -> None:
     if num_before < 0 or num_after < 0 or num_before + num_after > num_tokens:
         raise ValueError(
-            f"words before and after the visual tokens must fit into {num_tokens} tokens; got {num_before} and {num_after}"
+            f"words before and after the visual tokens must fit into {num_tokens} tokens; got {num_before} and "
+            f"{num_after}"
         )

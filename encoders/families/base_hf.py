@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
@@ -19,7 +20,7 @@ from ..tokens import FrameTokens
 from .checkpoint import load_checkpoint
 
 # Shapes: R rows, T tokens of a packed call, D channels, V vocabulary, L layers, K key/value heads,
-# E DeepStack taps.
+# E DeepStack taps, P probing tokens.
 
 
 class FrameText(NamedTuple):
@@ -230,9 +231,12 @@ class HFVideoLLM(VideoLLM):
     # Reading.
 
     @torch.inference_mode()
-    def read(self, rows: Sequence[Row]) -> list[list[KVBlock]]:
+    def read(self, rows: Sequence[Row], *, num_probes: int = 0) -> list[list[KVBlock]]:
+        if num_probes < 0:
+            raise ValueError(f"num_probes must not be negative; got {num_probes}")
         laid = [self._lay_out(row) for row in rows]
-        kept = self._run(rows, laid, keep="keys").call.kept()
+        call = self._run(rows, laid, keep="keys", num_probes=num_probes).call
+        kept = call.kept()
         num_parts = sum(len(parts) for parts in laid)
         blocks: list[list[KVBlock]] = []
         offset = 0
@@ -246,8 +250,12 @@ class HFVideoLLM(VideoLLM):
                     # A block owns its memory: a view would keep all of the call alive, uncounted.
                     k, v = k.clone(), v.clone()
                 kind: Literal["frame", "text"] = "text" if part.frame is None else "frame"
-                words = {} if part.frame is None else {"num_before": len(part.before_ids), "num_after": len(part.after_ids)}
-                blocks[-1].append(KVBlock(k, v, part.pos_3T, part.advance, part.span, kind, **words))
+                block = KVBlock(k, v, part.pos_3T, part.advance, part.span, kind)
+                if part.frame is not None:
+                    queries = call.probed(_probes(part.num_tokens, num_probes, cut.start))
+                    words = (len(part.before_ids), len(part.after_ids))
+                    block = replace(block, num_before=words[0], num_after=words[1], q_LKPD=queries)
+                blocks[-1].append(block)
         return blocks
 
     @torch.inference_mode()
@@ -297,6 +305,7 @@ class HFVideoLLM(VideoLLM):
         laid: Sequence[Sequence[_Part]],
         *,
         keep: Literal["nothing", "keys", "queries"],
+        num_probes: int = 0,
     ) -> _Ran:
         """One forward pass over all rows; contexts count their new tokens after it, but not for queries."""
         if not rows:
@@ -314,7 +323,11 @@ class HFVideoLLM(VideoLLM):
         pos_3T = torch.cat(positions, dim=1)
         # The model rotates by itself where nothing has to be kept un-rotated.
         rotation = None if keep == "nothing" else self._rotation(pos_3T)
-        call = PackedCall(shares, self.spec.kv, rotation, keep)
+        probes, first = [], 0
+        for part in (part for parts in laid for part in parts):
+            probes += _probes(part.num_tokens, num_probes, first) if part.frame is not None else []
+            first += part.num_tokens
+        call = PackedCall(shares, self.spec.kv, rotation, keep, tuple(probes))
         hidden_TD = self.text_model(
             inputs_embeds=x_TD[None],
             position_ids=self._position_ids(pos_3T if rotation is None else torch.zeros_like(pos_3T)),
@@ -370,6 +383,12 @@ class HFVideoLLM(VideoLLM):
 class _Ran(NamedTuple):
     call: PackedCall
     hidden_TD: Tensor
+
+
+def _probes(num_tokens: int, num_probes: int, first: int) -> list[int]:
+    """Tokens of a block that begins at `first`, evenly spaced up to its last."""
+    num_probes = min(num_probes, num_tokens)
+    return [first + num_tokens * (i + 1) // num_probes - 1 for i in range(num_probes)]
 
 
 def _count(start: int, stop: int) -> Tensor:
