@@ -5,25 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
-from ..encoders import VideoLLM
-from ..encoders.selectors import Selector
-from ..encoders.sight import Need
-from ..stream import SOURCES, Frame, RateSampler, Source, SourceLost, open_source
-from ..stream.source import source_kind
+from ..stream import SOURCES, SourceLost
 from .answer import Answer, Narration
 from .bench import BENCHES
 from .config import EngineConfig
-from .output import Printer, answer_record, narration_record
-from .session import Question, Session
+from .opening import opened, up_to
+from .output import Printer, answer_record, complain, narration_record
+from .session import Question
 from .watch import Progress, Unanswered, read_questions, watch
 
 app = typer.Typer(
@@ -64,7 +59,7 @@ def main() -> None:
     try:
         app(prog_name="millpond")
     except (ValueError, SourceLost) as error:
-        print(f"millpond: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(2)
     except SystemExit as end:
         # Whoever read our output has seen enough: typer ends with 1 for it, and it is no fault.
@@ -92,7 +87,7 @@ def narrate(
     settings = _settings(
         config, model=model, device=device, dtype=dtype, fps=fps, gate=gate, reuse=reuse, compressor=compress, keep=keep
     )
-    with _opened(source, settings, as_json, for_s, "narrating") as (session, frames, printer):
+    with opened(source, settings, as_json, for_s, "narrating") as (session, frames, printer):
         for event in watch(session, frames, narrate=True):
             _show(printer, event)
 
@@ -141,10 +136,10 @@ def ask(
         similarity=similarity,
     )
     sought = " ".join(q.text for q in asked)
-    with _opened(source, settings, as_json, for_s, "watching", sought) as (session, due, printer):
+    with opened(source, settings, as_json, for_s, "watching", sought) as (session, due, printer):
         last_s = max((q.at_s for q in asked if q.at_s is not None), default=0.0)
         if all(q.at_s is not None for q in asked):
-            due = _up_to(due, last_s)
+            due = up_to(due, last_s)
         num_unanswered = 0
         for event in watch(session, due, questions=asked):
             _show(printer, event)
@@ -186,7 +181,7 @@ def summarize(
         selector=select,
         select_frames=frames,
     )
-    with _opened(source, settings, as_json, for_s, "summarizing") as (session, due, printer):
+    with opened(source, settings, as_json, for_s, "summarizing") as (session, due, printer):
         summary = run(session, due, on_progress=printer.progress)
         if not as_json:
             for narration in summary.narrations:
@@ -208,7 +203,7 @@ def demo(as_json: Json = False) -> None:
         print("A clip of coloured shapes, narrated by the built-in model as it plays:", flush=True)
     asked = [Question(q) for q in ("What appeared first?", "How many objects have appeared?", "What appeared last?")]
     settings = EngineConfig()
-    with _opened(str(clip), settings, as_json, None, "playing") as (session, frames, printer):
+    with opened(str(clip), settings, as_json, None, "playing") as (session, frames, printer):
         for event in watch(session, frames, narrate=True, questions=asked):
             _show(printer, event)
 
@@ -297,93 +292,6 @@ def _settings(config: Path | None, *, keep: int | None = None, **given: Any) -> 
     return replace(settings, compressor=replace(compressor, keep_tokens=keep))
 
 
-class _Opened(NamedTuple):
-    session: Session
-    frames: Iterator[Frame]
-    printer: Printer
-
-
-@contextmanager
-def _opened(
-    uri: str, settings: EngineConfig, as_json: bool, for_s: float | None, label: str, question: str | None = None
-) -> Iterator[_Opened]:
-    """Opens the source first, because that fails fastest, then the model.
-
-    question: what the source is watched for, where that is known.
-    """
-    if for_s is not None and not for_s > 0:
-        raise ValueError(f"--for takes a number of seconds above 0; got {for_s}")
-    # Other sources have no codec to ask.
-    options = {"motion_vectors": True} if settings.motion_vectors and source_kind(uri) == "file" else {}
-    with open_source(uri, **options) as source:
-        from transformers.utils import logging as transformers_logging
-
-        from .engine import Engine
-
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()
-        with Engine(settings) as engine:
-            duration_s = for_s or source.duration_s
-            with Printer(as_json=as_json, duration_s=duration_s, label=label) as printer:
-                session = engine.session(source.stream_id, question=question)
-                selector = settings.made_selector()
-                if selector is None:
-                    due = source.sampled(RateSampler(settings.fps))
-                else:
-                    due = _selected(source, settings, selector, question, session, engine.model)
-                yield _Opened(session, _frames(due, for_s), printer)
-
-
-def _selected(
-    source: Source, settings: EngineConfig, selector: Selector, question: str | None, session: Session, model: VideoLLM
-) -> Iterator[Frame]:
-    """The frames that the selector chooses; where some come on picture cards, the session's questions say so."""
-    from .selecting import choose_frames, fetch_frames
-
-    similarity = None
-    if settings.similarity is not None and Need.TEXT in selector.needs:
-        from ..encoders.selectors.siglip import SiglipSimilarity
-
-        similarity = SiglipSimilarity.load(settings.similarity, device=model.spec.device)
-    choice = choose_frames(
-        source,
-        fps=settings.fps,
-        selector=selector,
-        num_frames=settings.select_frames,
-        question=question,
-        model=model,
-        similarity=similarity,
-    )
-    if choice is not None:
-        session.note = choice.note
-        yield from fetch_frames(source, choice)
-
-
-def _frames(due: Iterator[Frame], for_s: float | None) -> Iterator[Frame]:
-    """Those up to `for_s` seconds. A live source that is interrupted or lost has ended; what was seen is kept."""
-    first_s: float | None = None
-    try:
-        for frame in due:
-            first_s = frame.pts_s if first_s is None else first_s
-            if for_s is not None and frame.pts_s - first_s > for_s:
-                return
-            yield frame
-    except KeyboardInterrupt:
-        print("millpond: interrupted; the stream ends here", file=sys.stderr)
-    except SourceLost as error:
-        if first_s is None:
-            raise
-        print(f"millpond: {error}", file=sys.stderr)
-
-
-def _up_to(frames: Iterator[Frame], last_s: float) -> Iterator[Frame]:
-    """The frames up to that moment; the first in any case, since without one there is nothing to ask about."""
-    for number, frame in enumerate(frames):
-        if number and frame.pts_s > last_s:
-            return
-        yield frame
-
-
 def _show(printer: Printer, event: Progress | Narration | Answer | Unanswered) -> None:
     if isinstance(event, Progress):
         printer.progress(event.pts_s)
@@ -392,4 +300,4 @@ def _show(printer: Printer, event: Progress | Narration | Answer | Unanswered) -
     elif isinstance(event, Answer):
         printer.answer(event)
     else:
-        print(f"millpond: {event.question.text!r} is not answered: {event.reason}", file=sys.stderr)
+        complain(f"{event.question.text!r} is not answered: {event.reason}")

@@ -11,6 +11,11 @@ from typing import Any, Self
 from .answer import Answer, Narration
 
 
+def complain(words: object) -> None:
+    """One line on stderr, from the program and not of the result."""
+    print(f"millpond: {words}", file=sys.stderr)
+
+
 def answer_record(answer: Answer) -> dict[str, Any]:
     """An answer as `ask --json` prints it."""
     return {
