@@ -94,6 +94,11 @@ class VideoLLM(ABC):
         """The vision half taken apart, for those who compute some patches only; None where it cannot be."""
         return None
 
+    @property
+    def fingerprint(self) -> str:
+        """Differs where the weights do: keys and values of one model mean nothing to another."""
+        return f"{self.spec.family} {self.spec.name} {self.spec.kv}"
+
     @abstractmethod
     def new_context(self) -> Context:
         """An empty context of this model: what one session's language half can attend to."""
@@ -132,6 +137,10 @@ class VideoLLM(ABC):
     @abstractmethod
     def question(self, question: str) -> Text:
         """What stands after the last frame: the question, the end of the user's turn, the opening of the answer."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a piece of text that stands inside a prompt: nothing is added around it."""
+        raise ValueError(f"{self.spec.name} does not read notes; got {text[:80]!r}; leave `note` out of its prompts")
 
     def embed_words(self, text: str) -> Tensor:
         """The words as the language half embeds them, in the space of visual tokens: shape (words, channels)."""

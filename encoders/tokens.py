@@ -57,6 +57,12 @@ class FrameTokens:
     def num_tokens(self) -> int:
         return int(self.x_TD.shape[0])
 
+    @property
+    def mean_D(self) -> Tensor:
+        """Mean of the tokens that stand on the grid, float32: what the frame shows on the whole."""
+        on_grid_T = self.kept_T < self.grid_hw[0] * self.grid_hw[1]
+        return self.x_TD[on_grid_T.to(self.x_TD.device)].float().mean(dim=0)
+
     def __repr__(self) -> str:
         height, width = self.grid_hw
         return f"FrameTokens({self.num_tokens} of a {height}x{width} grid, {self.span})"

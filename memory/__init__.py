@@ -2,15 +2,19 @@
 
 from .block import BlockId, KVBlock, KVSpec, PackedBlock, next_block_id
 from .codecs import CODECS, Codec
+from .config import BudgetError, MemoryConfig
 from .evictors import EVICTORS, Evictor
+from .pruners import PRUNERS, Pruner
+from .recall import Recall
 from .retrievers import RETRIEVERS, Retriever
 from .stats import MemoryStats
-from .store import AppendResult, BudgetError, Memory, MemoryConfig, Recall
+from .store import AppendResult, Memory
 from .tiers import TIERS, Tier
 
 __all__ = [
     "CODECS",
     "EVICTORS",
+    "PRUNERS",
     "RETRIEVERS",
     "TIERS",
     "AppendResult",
@@ -24,6 +28,7 @@ __all__ = [
     "MemoryConfig",
     "MemoryStats",
     "PackedBlock",
+    "Pruner",
     "Recall",
     "Retriever",
     "Tier",

@@ -21,16 +21,31 @@ class Scored(NamedTuple):
 
 
 class Index(ABC):
-    """What a retriever remembers of one memory's older blocks. Not thread-safe: one per Memory.
+    """What a retriever remembers of one memory's older blocks: a row each. Not thread-safe: one per Memory.
 
-    Promises, checked for every row: `best` changes nothing and names only blocks that are here, each once,
-    best first; a dropped block is never named and nothing refers to its tensors; `num_bytes` is what it
-    holds, `num_bytes_with` foretells it, and `check` recounts it; an index that is emptied holds nothing.
+    A row is kept with the block's record, so that an index is filled anew without unpacking a block.
+
+    Promises, checked for every row of RETRIEVERS: `describe`, `accepts` and `best` change nothing; `accepts` takes
+    what `describe` made; what is answered does not depend on the order in which blocks came and went; `best` names
+    only blocks that are here, each once, best first, the newer first where two fit alike; a dropped block is never
+    named, and nothing refers to a block's tensors; `num_bytes` is what it holds, `num_bytes_with` foretells it, and
+    `check` recounts it; an index that is emptied holds nothing.
     """
 
     @abstractmethod
-    def add(self, block: KVBlock) -> None:
-        """Takes the block in; ValueError for an id that is here already."""
+    def describe(self, block: KVBlock) -> Tensor | None:
+        """The block's row: small, on the CPU, in storage of its own. None where this index needs none."""
+
+    @abstractmethod
+    def accepts(self, row: Tensor | None, spec: KVSpec) -> bool:
+        """Whether `add` takes the row for a block of this spec; one that another recipe made must be made anew."""
+
+    @abstractmethod
+    def add(self, block_id: BlockId, row: Tensor | None, start_s: float) -> None:
+        """Takes the block in; ValueError for an id that is here already, and for a row that does not belong.
+
+        start_s: when the block begins, in stream time.
+        """
 
     @abstractmethod
     def drop(self, block_id: BlockId) -> None:
@@ -39,6 +54,12 @@ class Index(ABC):
     @abstractmethod
     def best(self, query_LKD: Tensor | None, num_blocks: int, among: Collection[BlockId] | None = None) -> list[Scored]:
         """At most `num_blocks` blocks that fit the query best, of those in `among` or of all."""
+
+    def best_by_layer(
+        self, query_LKD: Tensor, num_blocks: int, among: Collection[BlockId] | None = None
+    ) -> list[list[Scored]]:
+        """What each layer of the query would choose for itself; here all choose alike."""
+        return [self.best(query_LKD, num_blocks, among)] * len(query_LKD)
 
     @property
     @abstractmethod

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Set
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import ClassVar, Literal
 
 from ..stream.table import Table
-from .block import BlockId, KVBlock, KVSpec
-from .index import Index, Scored
+from .index import Index
 from .key_index import KeyIndex
-
-# Shapes: L layers, K key/value heads, D channels per head.
+from .layer_index import LayerIndex
+from .recent_index import RecentIndex
 
 
 @dataclass(frozen=True)
@@ -22,9 +18,11 @@ class Retriever(ABC):
     """A frozen recipe; `start` gives the index that one memory fills.
 
     needs_query: whether `best` needs the question's query, or does without (None).
+    by_layer: whether each layer is given blocks of its own choice (`best_by_layer`).
     """
 
     needs_query: ClassVar[bool]
+    by_layer: ClassVar[bool] = False
 
     @abstractmethod
     def start(self) -> Index:
@@ -33,23 +31,60 @@ class Retriever(ABC):
 
 @dataclass(frozen=True)
 class ByKeyRetriever(Retriever):
-    """The blocks whose mean key points where the question's mean query points.
+    """The blocks whose mean key points where the question's mean query points, off from what all blocks share.
 
-    1. A block's representative is the mean over its tokens of the keys before rotation, per layer and head.
-    2. The score is the cosine of that with the question's mean query before rotation, averaged over layers
-       and heads.
+    1. A block's row is the mean over its visual tokens of the keys before rotation, per head of a few layers, each
+       of length 1.
+    2. The score is the cosine of the question's mean query before rotation with the row less the mean of all rows
+       held, averaged over layers and heads. A row nearer to the mean than is usual scores less.
+    3. The straight line that scores follow over the time of the stream is taken off.
 
     Paper: Streaming Video Question-Answering with In-context Video KV-Cache Retrieval (arXiv 2503.00540)
-    Differs from the paper: one choice for all layers, where ReKV's each choose their own; a true cosine,
-    where its code takes the dot product; keys as they are, where ReKV repeats them for every query head (7
-    times the bytes on a 7B model); the recent window is always in the context, where ReKV's must be
-    retrieved; the index is bounded in bytes.
+    Differs from the paper: one choice for all layers, from a few of them, where ReKV's each choose their own (see
+    `per_layer`); a true cosine, centred and without its trend, where its code takes the dot product; keys as they are,
+    where ReKV repeats them for every query head (7 times the bytes on a 7B model); the recent window is always in the
+    context, where ReKV's must be retrieved; the index is bounded in bytes.
+
+    max_layers: layers whose keys are kept, evenly spaced, at least 1; a model with fewer than twice as many keeps all.
+    centred: whether the mean of all rows held is taken off, yes or no.
+    detrend: whether the trend over time is taken off, yes or no; never with fewer than 32 blocks.
     """
 
     needs_query: ClassVar[bool] = True
+    max_layers: int = 4
+    centred: bool = True
+    detrend: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_layers < 1:
+            raise ValueError(f"max_layers must be at least 1; got {self.max_layers}")
 
     def start(self) -> Index:
-        return KeyIndex()
+        return KeyIndex(self.max_layers, centred=self.centred, detrend=self.detrend)
+
+
+@dataclass(frozen=True)
+class PerLayerRetriever(Retriever):
+    """For each layer its own blocks: those whose mean key there fits the question's mean query there.
+
+    Paper: Streaming Video Question-Answering with In-context Video KV-Cache Retrieval (arXiv 2503.00540)
+    Differs from the paper: keys as they are, where ReKV repeats them for every query head, which gives the same order;
+    the recent window is always in the context, where ReKV's must be retrieved; the index, one key for each layer and
+    head (28 KiB a block on a 7B model), is bounded in bytes.
+
+    similarity: "dot", as ReKV's code has it, or "cosine", as its paper says.
+    """
+
+    needs_query: ClassVar[bool] = True
+    by_layer: ClassVar[bool] = True
+    similarity: Literal["dot", "cosine"] = "dot"
+
+    def __post_init__(self) -> None:
+        if self.similarity not in ("dot", "cosine"):
+            raise ValueError(f"similarity must be 'dot' or 'cosine'; got {self.similarity!r}")
+
+    def start(self) -> Index:
+        return LayerIndex(self.similarity)
 
 
 @dataclass(frozen=True)
@@ -63,45 +98,15 @@ class RecentRetriever(Retriever):
     needs_query: ClassVar[bool] = False
 
     def start(self) -> Index:
-        return _RecentIndex()
-
-
-class _RecentIndex(Index):
-    """Ids in the order in which they came; costs no tensor bytes."""
-
-    def __init__(self) -> None:
-        self._order: dict[BlockId, None] = {}
-
-    def add(self, block: KVBlock) -> None:
-        if block.id in self._order:
-            raise ValueError(f"block {block.id} is in this index already; drop it before adding it again")
-        self._order[block.id] = None
-
-    def drop(self, block_id: BlockId) -> None:
-        del self._order[block_id]
-
-    def best(self, query_LKD: Tensor | None, num_blocks: int, among: Collection[BlockId] | None = None) -> list[Scored]:
-        wanted = self._order.keys() if among is None else set(among)
-        newest = (i for i in reversed(self._order) if i in wanted)
-        return [Scored(i, float(-age)) for age, i in zip(range(num_blocks), newest, strict=False)]
-
-    @property
-    def ids(self) -> Set[BlockId]:
-        return self._order.keys()
-
-    @property
-    def num_bytes(self) -> int:
-        return 0
-
-    def num_bytes_with(self, spec: KVSpec) -> int:
-        return 0
-
-    def check(self) -> None:
-        """Nothing is counted, so nothing can be off."""
+        return RecentIndex()
 
 
 RETRIEVERS: Table[Retriever] = Table(
     "retriever",
     __package__ or "",
-    {"by_key": "retrievers:ByKeyRetriever", "recent": "retrievers:RecentRetriever"},
+    {
+        "by_key": "retrievers:ByKeyRetriever",
+        "per_layer": "retrievers:PerLayerRetriever",
+        "recent": "retrievers:RecentRetriever",
+    },
 )

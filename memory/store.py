@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from ..stream import Span
 from ..stream.table import Table
-from .block import BlockId, KVBlock, KVSpec
-from .codecs import CODECS, Codec
-from .evictors import EVICTORS, Evictor
+from .block import BlockId, KVBlock, KVSpec, PackedBlock, skip_block_ids
+from .by_layer import compose
+from .codecs import CODECS
+from .config import MemoryConfig
+from .evictors import EVICTORS
+from .index import Scored
+from .keeper import AtRest, Keeper, NoKeeper
 from .owned import owned_block, storage_bytes
-from .retrievers import RETRIEVERS, Retriever
+from .pruners import PRUNERS
+from .recall import Recall
+from .retrievers import RETRIEVERS
 from .stats import MemoryStats
 from .tiers import TIERS, Tier
 
@@ -24,49 +31,7 @@ from .tiers import TIERS, Tier
 
 T = TypeVar("T")
 
-
-class BudgetError(ValueError):
-    """A limit that no memory could keep to."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemoryConfig:
-    """How much one session remembers, and how. Parts are named by their row, or given as they are."""
-
-    recent_frames: int = 8
-    """How many of the newest frame blocks stay exact and in every context."""
-
-    budget_bytes: int = 512 * 2**20
-    """Cap on everything older, its share of the index included; 0 keeps no history."""
-
-    recall_blocks: int = 8
-    """How many older blocks a question brings back at most."""
-
-    codec: str | Codec = "plain"
-    """What older blocks cost at rest: a row of CODECS."""
-
-    tier: str | Callable[[], Tier] = "host"
-    """Where older blocks are kept: a row of TIERS, or what makes one."""
-
-    evictor: str | Evictor = "oldest"
-    """Which block leaves when the budget is full: a row of EVICTORS."""
-
-    retriever: str | Retriever = "by_key"
-    """Which older blocks a question needs: a row of RETRIEVERS."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("recent_frames", 1), ("budget_bytes", 0), ("recall_blocks", 0)):
-            given = getattr(self, name)
-            if isinstance(given, bool) or not isinstance(given, int) or given < least:
-                raise BudgetError(f"{name} must be a whole number, at least {least}; got {given!r}")
-        for part, table in (
-            (self.codec, CODECS),
-            (self.tier, TIERS),
-            (self.evictor, EVICTORS),
-            (self.retriever, RETRIEVERS),
-        ):
-            if isinstance(part, str):
-                table[part]  # an unknown name raises, and lists the known ones
+_log = logging.getLogger(__name__)
 
 
 class AppendResult(NamedTuple):
@@ -76,54 +41,28 @@ class AppendResult(NamedTuple):
     evicted: tuple[BlockId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Recall:
-    """Made by Memory, read by `Memory.context` and sessions, written by nobody: what a question brings back.
-
-    blocks: in order of time, all older than the recent window.
-    scores: one for each block, as the retriever gave it.
-    num_missed: how many were chosen but had been lost by their tier.
-    """
-
-    blocks: tuple[KVBlock, ...] = ()
-    scores: tuple[float, ...] = ()
-    num_missed: int = 0
-
-    def __post_init__(self) -> None:
-        if len(self.blocks) != len(self.scores):
-            raise ValueError(
-                f"a recall has one score for each block; got {len(self.scores)} for {len(self.blocks)} blocks"
-            )
-        starts_s = [block.span.start_s for block in self.blocks]
-        if starts_s != sorted(starts_s):
-            raise ValueError(f"recalled blocks must be in order of time; got starts {starts_s[:20]}")
-
-    @property
-    def spans(self) -> tuple[Span, ...]:
-        return tuple(block.span for block in self.blocks)
-
-    def __repr__(self) -> str:
-        return f"Recall({len(self.blocks)} blocks, {self.num_missed} missed)"
-
-
 class Memory:
     """One session's memory.
 
-        add_sink -> [sinks]                                      exact, never leave
-        append ---> [recent: newest N] -> codec -> [tier] -> evicted
-                     exact                  under budget_bytes, with the index
+        add_sink -> [sinks]                                                exact, never leave
+        append ---> [recent: newest N] -> pruner -> codec -> [tier] -> evicted
+                     exact                            under budget_bytes, with the index
 
-    Promises: between calls it is never over budget; `append` says what it let go; `recall` and `context`
-    change nothing; `check` recounts everything. Not thread-safe: one per session.
+    Promises: between calls it is never over budget; `append` says what it let go; `rank`, `fetch`, `recall` and
+    `context` change nothing; `check` recounts everything. Not thread-safe: one per session.
+
+    keeper: who is told what becomes of blocks.
     """
 
-    def __init__(self, config: MemoryConfig | None = None) -> None:
+    def __init__(self, config: MemoryConfig | None = None, keeper: Keeper | None = None) -> None:
         self.config = config or MemoryConfig()
+        self._keeper = keeper or NoKeeper()
+        self._pruner = _part(PRUNERS, self.config.pruner)
+        self._pruning = self._pruner.start()
         self._codec = _part(CODECS, self.config.codec)
         self._evictor = _part(EVICTORS, self.config.evictor)
         self._retriever = _part(RETRIEVERS, self.config.retriever)
-        tier = self.config.tier
-        self._tier = TIERS[tier]() if isinstance(tier, str) else tier()
+        self._tier = _made_tier(self.config)
         self._index = self._retriever.start()
         self._sinks: dict[BlockId, KVBlock] = {}
         # Ordered, because in a plain dict finding the first row costs all that were popped before it.
@@ -151,7 +90,17 @@ class Memory:
     @property
     def needs_query(self) -> bool:
         """Whether `recall` needs the question's query."""
-        return self._retriever.needs_query
+        return self._retriever.needs_query or self._pruner.at_question
+
+    @property
+    def is_by_layer(self) -> bool:
+        """Whether each layer recalls blocks of its own choice."""
+        return self._retriever.by_layer
+
+    @property
+    def needs_probes(self) -> bool:
+        """Whether blocks should come with some of their queries."""
+        return self._pruner.needs_queries
 
     @property
     def num_bytes(self) -> int:
@@ -205,12 +154,13 @@ class Memory:
         self._num_appended += 1
         self._recent[block.id] = block
         self._recent_bytes += block.num_bytes
+        self._keeper.arrived(block)
         if len(self._recent) <= self.config.recent_frames:
             return AppendResult((), ())
         _, leaving = self._recent.popitem(last=False)
         self._recent_bytes -= leaving.num_bytes
-        evicted = self._keep(leaving)
-        self._num_evicted += len(evicted)
+        evicted = self._retire(leaving)
+        self._count_out(evicted)
         return AppendResult((leaving.id,), evicted)
 
     def recall(
@@ -226,15 +176,48 @@ class Memory:
         num_blocks = self.config.recall_blocks if num_blocks is None else num_blocks
         if num_blocks < 0:
             raise ValueError(f"num_blocks must not be negative; got {num_blocks}")
-        among = None if span is None else [i for i, held in self._older.items() if held.overlaps(span)]
+        if self._retriever.by_layer and query_LKD is not None:
+            return self._recall_by_layer(query_LKD, num_blocks, span)
+        return self.fetch(self.rank(query_LKD, num_blocks, span=span), query_LKD)
+
+    def rank(self, query_LKD: Tensor | None, num_blocks: int, *, span: Span | None = None) -> list[Scored]:
+        """The older blocks that fit the question best, best first, as the retriever finds them."""
+        return self._index.best(query_LKD, num_blocks, self._among(span))
+
+    def fetch(self, chosen: Iterable[Scored], query_LKD: Tensor | None = None) -> Recall:
+        """These blocks, unpacked, in order of time; those that their tier lost are counted."""
         found: list[tuple[KVBlock, float]] = []
-        best = self._index.best(query_LKD, num_blocks, among)
-        for block_id, score in best:
-            packed = self._tier.get(block_id)
-            if packed is not None:
-                found.append((self._codec.unpack(packed), score))
+        num_missed = 0
+        for block_id, score in chosen:
+            block = self._unpacked(block_id, query_LKD)
+            if block is None:
+                num_missed += 1
+            else:
+                found.append((block, score))
         found.sort(key=lambda pair: (pair[0].span, pair[0].id))
-        return Recall(tuple(block for block, _ in found), tuple(score for _, score in found), len(best) - len(found))
+        return Recall(tuple(block for block, _ in found), tuple(score for _, score in found), num_missed)
+
+    def _recall_by_layer(self, query_LKD: Tensor, num_blocks: int, span: Span | None) -> Recall:
+        """What each layer chose for itself, put together to blocks."""
+        chosen = self._index.best_by_layer(query_LKD, num_blocks, self._among(span))
+        ids = {scored.id for layer in chosen for scored in layer}
+        blocks = {i: block for i in ids if (block := self._unpacked(i, query_LKD)) is not None}
+        composed = compose(chosen, blocks, num_blocks)
+        return Recall(composed.blocks, composed.scores, composed.num_missed, composed.spans)
+
+    def _among(self, span: Span | None) -> list[BlockId] | None:
+        return None if span is None else [i for i, held in self._older.items() if held.overlaps(span)]
+
+    def _unpacked(self, block_id: BlockId, query_LKD: Tensor | None) -> KVBlock | None:
+        packed = self._tier.get(block_id)
+        if packed is None or packed.spec != self._spec:
+            return None
+        try:
+            block = self._codec.unpack(packed)
+        except ValueError as error:  # what was restored from elsewhere may be anything
+            _log.warning("%r is lost: %s", packed, error)
+            return None
+        return self._pruner.prune_for(block, query_LKD) if query_LKD is not None else block
 
     def context(self, recall: Recall | None = None, *, span: Span | None = None) -> list[KVBlock]:
         """Blocks to attend to: sinks, what was recalled, the recent window (with a span: what overlaps it).
@@ -248,11 +231,53 @@ class Memory:
     def forget(self) -> None:
         """Lets every frame go, recent and older; the sinks stay, and time may start anew."""
         self._num_forgotten += len(self._recent) + len(self._older)
+        self._keeper.let_go([*self._recent, *self._older])
         for block_id in list(self._older):
             self._drop(block_id)
         self._recent.clear()
         self._recent_bytes = 0
         self._newest_start_s = float("-inf")
+        self._pruning = self._pruner.start()
+
+    def restore(self, came: Iterable[AtRest], gone: Iterable[BlockId] = ()) -> None:
+        """Takes back what a keeper kept, newer than what is older here; `gone` are let go.
+
+        The newest exact blocks become the recent window, in place of what is there; those that are exact but not among
+        the newest are pruned and packed as when they leave it. What is over the budget goes as ever.
+        Raises ValueError for blocks of another codec, retriever or model, before anything is taken.
+        """
+        blocks = sorted(came, key=lambda at_rest: (at_rest.block.span, at_rest.block.id))
+        for block, row in blocks:
+            self._check_spec(block.spec, repr(block))
+            if isinstance(block, PackedBlock):
+                self._codec.check_packed_here(block)
+                if not self._index.accepts(row, block.spec):
+                    raise ValueError(f"{block!r} was kept for another retriever; got a row that is none of this one's")
+        num_packed = len(blocks)
+        while num_packed and len(blocks) - num_packed < self.config.recent_frames:
+            if isinstance(blocks[num_packed - 1].block, PackedBlock):
+                break
+            num_packed -= 1
+        self._num_forgotten += len(self._recent)
+        self._recent.clear()
+        self._recent_bytes = 0
+        evicted: list[BlockId] = []
+        for block_id in gone:
+            if block_id in self._older:
+                self._drop(block_id)
+                self._num_evicted += 1
+        for place, (block, row) in enumerate(blocks):
+            skip_block_ids(block.id)
+            self._num_appended += 1
+            self._newest_start_s = max(self._newest_start_s, block.span.start_s)
+            if isinstance(block, PackedBlock):
+                evicted += self._keep(block, row)
+            elif place < num_packed:
+                evicted += self._retire(block)
+            else:
+                self._recent[block.id] = owned_block(block)
+                self._recent_bytes += block.num_bytes
+        self._count_out(tuple(evicted))
 
     def check(self) -> None:
         """Recounts everything from scratch; RuntimeError with the numbers where the books do not balance."""
@@ -294,31 +319,62 @@ class Memory:
         """ValueError for a block of another model, or one that is held already; changes nothing else."""
         if any(block.id in held for held in (self._sinks, self._recent, self._older)):
             raise ValueError(f"block {block.id} is in this memory already; every block is appended once")
-        if self._spec is None:
-            self._spec = block.spec
-        elif block.spec != self._spec:
-            raise ValueError(f"this memory holds blocks of {self._spec}; got {block!r} of {block.spec}")
+        self._check_spec(block.spec, repr(block))
+        # Sums are finite where all is: one pass over the block, and one wait for a device.
+        sums = torch.stack([x.sum(dtype=torch.float32) for x in (block.k_LKTD, block.v_LKTD)])
+        if not bool(sums.isfinite().all()):
+            raise ValueError(
+                f"keys and values must be finite; got NaN or infinity in {block!r}; look at the model's dtype"
+            )
 
-    def _keep(self, block: KVBlock) -> tuple[BlockId, ...]:
-        """Packs the block and keeps it, after letting go what is in its way; returns what is kept no more."""
-        packed = self._codec.pack(block)
-        budget_bytes = self.config.budget_bytes
-        if packed.num_bytes + self._retriever.start().num_bytes_with(block.spec) > budget_bytes:
+    def _check_spec(self, spec: KVSpec, what: str) -> None:
+        if self._spec is None:
+            self._spec = spec
+        elif spec != self._spec:
+            raise ValueError(f"this memory holds blocks of {self._spec}; got {what} of {spec}")
+
+    def _count_out(self, evicted: tuple[BlockId, ...]) -> None:
+        self._num_evicted += len(evicted)
+        if evicted:
+            self._keeper.let_go(evicted)
+
+    def _retire(self, block: KVBlock) -> tuple[BlockId, ...]:
+        """Prunes and packs a block that left the recent window, and keeps it; returns what is kept no more."""
+        pruned = self._pruning.prune(block, self.recent)
+        if pruned is None:
             return (block.id,)
+        packed, row = self._codec.pack(pruned), self._index.describe(block)
+        evicted = self._keep(packed, row)
+        if packed.id in self._older:
+            self._keeper.kept(packed, row)
+        return evicted
+
+    def _keep(self, packed: PackedBlock, row: Tensor | None) -> tuple[BlockId, ...]:
+        """Keeps a packed block, after letting go what is in its way; returns what is kept no more."""
+        budget_bytes, spec = self.config.budget_bytes, packed.spec
+        if self._tier.num_bytes_alone(packed) + self._retriever.start().num_bytes_with(spec) > budget_bytes:
+            return (packed.id,)
         evicted: list[BlockId] = []
-        while self._tier.num_bytes + packed.num_bytes + self._index.num_bytes_with(block.spec) > budget_bytes:
-            # An empty index holds nothing, so an empty memory has room: this ends there at the latest.
+        while self._tier.num_bytes_with(packed) + self._index.num_bytes_with(spec) > budget_bytes:
+            # An emptied tier and index hold nothing, so an empty memory has room: this ends there at the latest.
             evicted.append(self._evictor.choose(self.older))
             self._drop(evicted[-1])
         self._tier.put(packed)
-        self._index.add(block)
-        self._older[block.id] = block.span
+        self._index.add(packed.id, row, packed.span.start_s)
+        self._older[packed.id] = packed.span
         return tuple(evicted)
 
     def _drop(self, block_id: BlockId) -> None:
         del self._older[block_id]
         self._tier.drop(block_id)
         self._index.drop(block_id)
+
+
+def _made_tier(config: MemoryConfig) -> Tier:
+    if not isinstance(config.tier, str):
+        return config.tier()
+    device_bytes = {"device_bytes": config.device_bytes} if config.tier == "cascade" else {}
+    return TIERS[config.tier](**device_bytes)
 
 
 def _part(table: Table[T], given: str | T) -> T:

@@ -20,8 +20,10 @@ class Tier(ABC):
 
     Promises, checked for every row: `get` gives back what was `put`, value for value; after `drop` it gives
     None, and so it does for a block that the tier lost; `drop` of what is not there does nothing; `num_bytes`
-    is what the kept blocks take, and `check` recounts it; nothing refers to a dropped block. Not thread-safe:
-    one per Memory.
+    is what is held for the kept blocks, room for others to come included, `num_bytes_with` foretells it, and
+    `check` recounts it; a tier that is emptied holds nothing, and `num_bytes_with` is `num_bytes_alone` then;
+    nothing refers to a dropped block; what `get` gave stays as it is, whatever is put or dropped later. Not
+    thread-safe: one per Memory.
     """
 
     @abstractmethod
@@ -41,6 +43,14 @@ class Tier(ABC):
     def num_bytes(self) -> int:
         """Bytes held for all blocks."""
 
+    @abstractmethod
+    def num_bytes_with(self, block: PackedBlock) -> int:
+        """What `num_bytes` will be after the block is put."""
+
+    @abstractmethod
+    def num_bytes_alone(self, block: PackedBlock) -> int:
+        """What `num_bytes` would be with the block and nothing else."""
+
     @property
     @abstractmethod
     def ids(self) -> Set[BlockId]:
@@ -52,7 +62,7 @@ class Tier(ABC):
 
 
 class HostTier(Tier):
-    """Blocks in ordinary (pageable) memory of the host.
+    """Blocks in ordinary (pageable) memory of the host, each in tensors of its own: the slow twin of the slab.
 
     Baseline: a dictionary.
     Differs from the paper: None.
@@ -81,6 +91,12 @@ class HostTier(Tier):
     def num_bytes(self) -> int:
         return self._num_bytes
 
+    def num_bytes_with(self, block: PackedBlock) -> int:
+        return self._num_bytes + block.num_bytes
+
+    def num_bytes_alone(self, block: PackedBlock) -> int:
+        return block.num_bytes
+
     @property
     def ids(self) -> Set[BlockId]:
         return self._blocks.keys()
@@ -94,4 +110,12 @@ class HostTier(Tier):
             )
 
 
-TIERS: Table[Tier] = Table("tier", __package__ or "", {"host": "tiers:HostTier"})
+TIERS: Table[Tier] = Table(
+    "tier",
+    __package__ or "",
+    {
+        "host": "tiers:HostTier",
+        "slab": "slab_tier:SlabTier",
+        "cascade": "cascade_tier:CascadeTier",
+    },
+)

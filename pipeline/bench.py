@@ -36,6 +36,7 @@ BENCHES: Table[Bench] = Table(
         "compress": "bench_compress:CompressBench",
         "core": "bench_core:CoreBench",
         "encode": "bench_encode:EncodeBench",
+        "memory": "bench_memory:MemoryBench",
         "mini": "bench_mini:MiniBench",
         "profile": "bench_profile:ProfileBench",
         "reuse": "bench_reuse:ReuseBench",

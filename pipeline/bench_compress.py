@@ -22,7 +22,7 @@ from .bench_mini import FIRST_SEED, NUM_FRAMES, clip_of, wilson
 from .bench_shapes import BUILT_IN_SHAPE, machine, make_model
 from .config import EngineConfig
 from .engine import Engine
-from .session import Question
+from .question import Question
 
 NUM_WORLDS = 32
 RECENT_FRAMES = 4

@@ -17,7 +17,8 @@ from ..stream.world import make_world
 from .bench import Bench
 from .config import EngineConfig
 from .engine import Engine
-from .session import Question, Session
+from .question import Question
+from .session import Session
 
 # Training takes its seeds from a million on; see demos/mini_data.py.
 FIRST_SEED = 0

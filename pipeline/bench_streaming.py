@@ -22,7 +22,7 @@ from .bench_mini import FIRST_SEED, NUM_FRAMES, draw, wilson
 from .bench_shapes import BUILT_IN_SHAPE, machine, make_model
 from .config import EngineConfig
 from .engine import Engine
-from .session import Question
+from .question import Question
 
 NUM_WORLDS = 32
 _ASKED_AFTER = (4, 8, 12, 16)  # frames

@@ -1,4 +1,4 @@
-"""The command line: `millpond narrate | ask | summarize | demo | models | sources | list | bench`."""
+"""The command line: `millpond narrate | ask | summarize | recall | demo | models | sources | list | bench`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..stream import SOURCES, SourceLost
 from .answer import Answer, Narration
 from .bench import BENCHES
 from .config import EngineConfig
-from .opening import opened, up_to
+from .opening import opened, reopened, up_to
 from .output import Printer, answer_record, complain, narration_record
-from .session import Question
+from .question import Question
 from .watch import Progress, Unanswered, read_questions, watch
 
 app = typer.Typer(
@@ -47,6 +47,9 @@ Keep = Annotated[int | None, typer.Option(help="tokens of a frame that --compres
 Select = Annotated[str | None, typer.Option(help="look only at frames that this selector of `millpond list` chooses")]
 Frames = Annotated[int | None, typer.Option(help="how many frames --select chooses at most  [default: 16]")]
 Similarity = Annotated[str | None, typer.Option(help="SigLIP for --select: hub id or folder  [default: the model]")]
+Memory = Annotated[
+    str | None, typer.Option(help="directory or redis://... to keep what was seen, and to go on from it")
+]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object a line, for programs")]
 For = Annotated[float | None, typer.Option("--for", help="stop after so many seconds of the stream")]
 
@@ -79,6 +82,7 @@ def narrate(
     reuse: Reuse = None,
     compress: Compress = None,
     keep: Keep = None,
+    memory: Memory = None,
     config: Config = None,
     as_json: Json = False,
     for_s: For = None,
@@ -87,7 +91,7 @@ def narrate(
     settings = _settings(
         config, model=model, device=device, dtype=dtype, fps=fps, gate=gate, reuse=reuse, compressor=compress, keep=keep
     )
-    with opened(source, settings, as_json, for_s, "narrating") as (session, frames, printer):
+    with opened(source, settings, as_json, for_s, "narrating", memory=memory) as (session, frames, printer):
         for event in watch(session, frames, narrate=True):
             _show(printer, event)
 
@@ -111,6 +115,7 @@ def ask(
     select: Select = None,
     frames: Frames = None,
     similarity: Similarity = None,
+    memory: Memory = None,
     config: Config = None,
     as_json: Json = False,
     for_s: For = None,
@@ -136,7 +141,7 @@ def ask(
         similarity=similarity,
     )
     sought = " ".join(q.text for q in asked)
-    with opened(source, settings, as_json, for_s, "watching", sought) as (session, due, printer):
+    with opened(source, settings, as_json, for_s, "watching", sought, memory) as (session, due, printer):
         last_s = max((q.at_s for q in asked if q.at_s is not None), default=0.0)
         if all(q.at_s is not None for q in asked):
             due = up_to(due, last_s)
@@ -161,6 +166,7 @@ def summarize(
     keep: Keep = None,
     select: Select = None,
     frames: Frames = None,
+    memory: Memory = None,
     config: Config = None,
     as_json: Json = False,
     for_s: For = None,
@@ -181,7 +187,7 @@ def summarize(
         selector=select,
         select_frames=frames,
     )
-    with opened(source, settings, as_json, for_s, "summarizing") as (session, due, printer):
+    with opened(source, settings, as_json, for_s, "summarizing", memory=memory) as (session, due, printer):
         summary = run(session, due, on_progress=printer.progress)
         if not as_json:
             for narration in summary.narrations:
@@ -193,6 +199,36 @@ def summarize(
             "narrations": [narration_record(n) for n in summary.narrations],
         }
         printer.result(record, f"Summary: {summary.text}")
+
+
+@app.command()
+def recall(
+    memory: Annotated[str, typer.Argument(metavar="MEMORY", help="what was given as --memory")],
+    question: Annotated[
+        list[str] | None, typer.Argument(metavar="QUESTION...", help="none: tells what is kept")
+    ] = None,
+    since: Annotated[float | None, typer.Option(help="ask about what was shown from this second on")] = None,
+    until: Annotated[float | None, typer.Option(help="ask about what was shown up to this second")] = None,
+    search: Annotated[str | None, typer.Option(help="prints what was narrated with these words")] = None,
+    stream: Annotated[str, typer.Option(help="which stream, where a Redis server keeps several")] = "stream",
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Answers from what an earlier run kept in MEMORY, or a run that still goes on; without a question, tells what."""
+    settings = _settings(config, model=model, device=device, dtype=dtype)
+    asked = [Question(text, since_s=since, until_s=until) for text in question or []]
+    printer = Printer(as_json=as_json, duration_s=None, label="")
+    with reopened(memory, stream, settings) as session:
+        if search is not None:
+            for line in session.history.log.search(search, 20):
+                printer.line(line)
+        elif not asked:
+            printer.kept(session.history.kept)
+        for one in asked:
+            printer.answer(session.ask_question(one))
 
 
 @app.command()

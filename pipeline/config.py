@@ -15,7 +15,8 @@ from ..encoders import VideoLLM
 from ..encoders.compressors import COMPRESSORS, Compressor
 from ..encoders.reuse import REUSERS, Reuser
 from ..encoders.selectors import SELECTORS, Selector
-from ..memory import MemoryConfig
+from ..memory import CODECS, EVICTORS, PRUNERS, RETRIEVERS, Codec, Evictor, MemoryConfig, Pruner, Retriever
+from ..memory.recall_gate import RECALL_GATES, RecallGate
 from ..stream import GATES, Gate, Table
 from .prompts import Prompts
 
@@ -45,6 +46,53 @@ class NarrationConfig:
         if not 0 <= self.change_levels <= 255:
             raise ValueError(f"change_levels is in levels of 0 to 255; got {self.change_levels}")
         _at_least_one(self.max_new_tokens, "max_new_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryConfig:
+    """What a session keeps besides keys and values, and when a question opens it."""
+
+    gate: str | RecallGate = "always"
+    """Which questions open what is older than the recent window: a row of RECALL_GATES."""
+
+    diversity: float = 0.3
+    """How much units alike are avoided when history is chosen, 0 to 1."""
+
+    archive_bytes: int | None = None
+    """Cap on keyframes; None: 1 GiB where they outlive the process, 64 MiB where they do not."""
+
+    archive_tokens: bool = False
+    """Whether keyframes keep their visual tokens, as int8, so that recalling one costs no pass of the vision tower."""
+
+    jpeg_quality: int = 85
+    """Of keyframes, 1 to 95."""
+
+    log_bytes: int = 64 * 2**20
+    """Cap on the text log."""
+
+    queue_bytes: int = 64 * 2**20
+    """Cap on what waits to be written."""
+
+    flush_every_s: float = 2.0
+    """Wall seconds after which what was pushed is read, and what was read is at rest; what a kill may cost."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.gate, str):
+            RECALL_GATES[self.gate]  # an unknown name raises, and lists the known ones
+        for name, least in (("archive_bytes", 0), ("log_bytes", 0), ("queue_bytes", 1)):
+            given = getattr(self, name)
+            if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < least):
+                raise ValueError(f"{name} must be a whole number, at least {least}; got {given!r}")
+        if not 0 <= self.diversity <= 1:
+            raise ValueError(f"diversity must be from 0 to 1; got {self.diversity}")
+        if not 1 <= self.jpeg_quality <= 95:
+            raise ValueError(f"jpeg_quality must be from 1 to 95; got {self.jpeg_quality}")
+        if not self.flush_every_s > 0:
+            raise ValueError(f"flush_every_s must be more than 0; got {self.flush_every_s}")
+
+    def made_gate(self) -> RecallGate:
+        """The gate itself."""
+        return RECALL_GATES[self.gate]() if isinstance(self.gate, str) else self.gate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +153,9 @@ class EngineConfig:
     memory: MemoryConfig | None = None
     """None: the model's own default."""
 
+    history: HistoryConfig = field(default_factory=HistoryConfig)
+    """What is kept besides keys and values, and when a question opens it."""
+
     narration: NarrationConfig = field(default_factory=NarrationConfig)
     """When to narrate."""
 
@@ -121,8 +172,8 @@ class EngineConfig:
         if isinstance(self.reuse_budget_bytes, bool) or self.reuse_budget_bytes < 0:
             raise ValueError(f"reuse_budget_bytes must not be negative; got {self.reuse_budget_bytes!r}")
         _at_least_one(self.select_frames, "select_frames")
-        for key, (table, kind) in _ROWS.items():
-            part = getattr(self, key)
+        for key in ("gate", "reuse", "compressor", "selector"):
+            (table, kind), part = _ROWS[key], getattr(self, key)
             if isinstance(part, str):
                 if (key, part) != ("reuse", "auto"):
                     table[part]  # an unknown name raises, and lists the known ones
@@ -151,11 +202,7 @@ class EngineConfig:
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> EngineConfig:
         """From nested mappings, as a TOML file gives them; ValueError for what does not belong."""
-        known = dict(given)
-        for key, (table, _) in _ROWS.items():
-            if isinstance(known.get(key), Mapping):
-                known[key] = _build_row(table, known[key], key)
-        built: EngineConfig = _build(cls, known, "")
+        built: EngineConfig = _build(cls, given, "")
         return built
 
     @classmethod
@@ -176,6 +223,11 @@ _ROWS: dict[str, tuple[Table[Any], type[Any]]] = {
     "reuse": (REUSERS, Reuser),
     "compressor": (COMPRESSORS, Compressor),
     "selector": (SELECTORS, Selector),
+    "memory.pruner": (PRUNERS, Pruner),
+    "memory.codec": (CODECS, Codec),
+    "memory.evictor": (EVICTORS, Evictor),
+    "memory.retriever": (RETRIEVERS, Retriever),
+    "history.gate": (RECALL_GATES, RecallGate),
 }
 
 
@@ -191,10 +243,12 @@ def _build(kind: type[Any], given: Any, where: str) -> Any:
             near = difflib.get_close_matches(str(key), names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(names)) or 'none'}"
             raise ValueError(f"there is no setting {key!r}{place}; {hint}")
-        kinds = _kinds(hints[key])
+        kinds, path = _kinds(hints[key]), f"{where}.{key}" if where else key
+        if path in _ROWS and isinstance(value, Mapping):
+            value = _build_row(_ROWS[path][0], value, path)
         part = next((one for one in kinds if is_dataclass(one)), None)
         if part is not None and str not in kinds and not isinstance(value, kinds):
-            value = _build(part, value, f"{where}.{key}" if where else key)
+            value = _build(part, value, path)
         _check_type(kinds, names[key], key, value, place)
         built[key] = value
     missing = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in given]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,9 +17,11 @@ from ..memory import KVBlock, MemoryConfig
 from .answer import Answer
 from .config import EngineConfig
 from .generate import Prompt, generate
+from .history import History
 from .intake import Intake
 from .prompts import prompts_for
-from .session import Question, Session
+from .question import Question
+from .session import Session
 
 # Shapes: M words of a question, D channels of the language model.
 
@@ -27,6 +30,10 @@ _MINI_MEMORY = MemoryConfig(recent_frames=16, recall_blocks=4)
 
 # What a tower that can be taken apart offers to compressors.
 TOWER_NEEDS = (Need.PIXELS, Need.CLS, Need.RECEIVED, Need.FEATURES)
+
+
+# Queries of a block that pruners measure attention with, where they do.
+NUM_PROBES = 16
 
 
 class Engine:
@@ -56,10 +63,20 @@ class Engine:
         self._seer: Seer[Any] = config.made_reuser(self.model).over(self.model, budget_bytes=config.reuse_budget_bytes)
         self._sessions: dict[str, Session] = {}
 
-    def session(self, stream_id: str = "stream", *, question: str | None = None) -> Session:
-        """A new session. A stream has one at a time; `close` it to start over.
+    def session(
+        self,
+        stream_id: str = "stream",
+        *,
+        question: str | None = None,
+        at: str | Path | None = None,
+        read_only: bool = False,
+    ) -> Session:
+        """A session. A stream has one at a time; `close` it to start over.
 
         question: what the stream is watched for; compressors that look at a question look at this one.
+        at: a directory, or a redis:// address, where the session outlives the process: where one has been before, it
+            goes on there, and the first frame pushed comes after the last one seen.
+        read_only: another process writes there; this session only answers, and takes no frames.
         """
         if stream_id in self._sessions:
             raise ValueError(f"stream {stream_id!r} has a session already; close it, or take another stream_id")
@@ -80,7 +97,17 @@ class Engine:
             offered=offered,
             text_MD=words_MD,
         )
-        session = Session(self, stream_id, memory=self._memory, prompts=self._prompts, intake=intake)
+        history = History(
+            self.config.history,
+            self._memory,
+            at=at,
+            stream_id=stream_id,
+            model_name=self.model.spec.name,
+            fingerprint=self.model.fingerprint,
+            patience_s=0.5 / self.config.fps,
+            read_only=read_only,
+        )
+        session = Session(self, stream_id, history=history, prompts=self._prompts, intake=intake)
         self._sessions[stream_id] = session
         return session
 
@@ -100,20 +127,23 @@ class Engine:
         Raises ValueError where what was seen of a block makes no sense; it is left out, and all others are read.
         """
         chosen = list(dict.fromkeys(self.sessions if sessions is None else sessions))
-        waiting = [session.intake for session in chosen if session.intake.pending]
+        waiting = [session for session in chosen if session.intake.pending]
         refused: ValueError | None = None
         if waiting:
-            needs = frozenset().union(*(intake.needs for intake in waiting))
-            seen = self._seer.see([(intake.eyes, intake.pending) for intake in waiting], needs)
-            for intake, sights in zip(waiting, seen, strict=True):
+            needs = frozenset().union(*(session.intake.needs for session in waiting))
+            seen = self._seer.see([(session.intake.eyes, session.intake.pending) for session in waiting], needs)
+            for session, sights in zip(waiting, seen, strict=True):
                 try:
-                    intake.saw(sights)
+                    session.saw(sights)
                 except ValueError as error:
                     refused = refused or error
         while any(session.intake.ready for session in chosen):
             ready = [(session, session.intake.ready[: session.num_readable]) for session in chosen]
             for session, blocks in self._read(ready):
-                session.take(blocks)
+                try:
+                    session.take(blocks)
+                except ValueError as error:
+                    refused = refused or error
         if refused is not None:
             raise refused
 
@@ -123,7 +153,9 @@ class Engine:
         if not waiting:
             return []
         rows = [Row(session.context(), tuple(tokens)) for session, tokens in waiting]
-        return [(session, blocks) for (session, _), blocks in zip(waiting, self.model.read(rows), strict=True)]
+        num_probes = NUM_PROBES if any(session.memory.needs_probes for session, _ in waiting) else 0
+        read = self.model.read(rows, num_probes=num_probes)
+        return [(session, blocks) for (session, _), blocks in zip(waiting, read, strict=True)]
 
     def ask(
         self,
@@ -138,6 +170,8 @@ class Engine:
         """
         started_s = time.perf_counter()
         asked_sessions = list(dict.fromkeys(session for session, _ in questions))
+        for session in asked_sessions:
+            session.refresh()
         self.read_pending(asked_sessions)
         for session in asked_sessions:
             session.begin_tail()

@@ -24,11 +24,18 @@ class Opened(NamedTuple):
 
 @contextmanager
 def opened(
-    uri: str, settings: EngineConfig, as_json: bool, for_s: float | None, label: str, question: str | None = None
+    uri: str,
+    settings: EngineConfig,
+    as_json: bool,
+    for_s: float | None,
+    label: str,
+    question: str | None = None,
+    memory: str | None = None,
 ) -> Iterator[Opened]:
     """Opens the source first, because that fails fastest, then the model.
 
     question: what the source is watched for, where that is known.
+    memory: where what is seen outlives the program: a directory, or a redis:// address.
     """
     if for_s is not None and not for_s > 0:
         raise ValueError(f"--for takes a number of seconds above 0; got {for_s}")
@@ -44,13 +51,26 @@ def opened(
         with Engine(settings) as engine:
             duration_s = for_s or source.duration_s
             with Printer(as_json=as_json, duration_s=duration_s, label=label) as printer:
-                session = engine.session(source.stream_id, question=question)
+                session = engine.session(source.stream_id, question=question, at=memory)
                 selector = settings.made_selector()
                 if selector is None:
                     due = source.sampled(RateSampler(settings.fps))
                 else:
                     due = _selected(source, settings, selector, question, session, engine.model)
                 yield Opened(session, _frames(due, for_s), printer)
+
+
+@contextmanager
+def reopened(memory: str, stream_id: str, settings: EngineConfig) -> Iterator[Session]:
+    """A session that answers from what is kept there, also while another process goes on writing."""
+    from transformers.utils import logging as transformers_logging
+
+    from .engine import Engine
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    with Engine(settings) as engine:
+        yield engine.session(stream_id, at=memory, read_only=True)
 
 
 def _selected(

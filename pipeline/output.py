@@ -8,7 +8,9 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
+from ..memory.event_log import Line
 from .answer import Answer, Narration
+from .history import Kept
 
 
 def complain(words: object) -> None:
@@ -98,6 +100,23 @@ class Printer:
             f"    {answer.text or '(no answer)'}\n"
             f"    seen until {clock(answer.seen_until_s)}, read {used}; "
             f"{answer.num_tokens} tokens in {answer.timing.total_s:.2f} s",
+        )
+
+    def line(self, line: Line) -> None:
+        """What was said of a stretch of time."""
+        record = {"start_s": line.span.start_s, "end_s": line.span.end_s, "kind": line.kind, "text": line.text}
+        self.result(record, f"[{clock(line.span.start_s)} - {clock(line.span.end_s)}] {line.text}")
+
+    def kept(self, kept: Kept) -> None:
+        """What a session keeps."""
+        when = "nothing was seen yet"
+        if kept.seen.from_s is not None and kept.seen.until_s is not None:
+            when = f"seen from {clock(kept.seen.from_s)} to {clock(kept.seen.until_s)}"
+        sizes = ", ".join(f"{tier} {num_bytes / 2**20:.1f} MiB" for tier, num_bytes in kept.bytes_by_tier.items())
+        self.result(
+            asdict(kept),
+            f"{when}: {kept.num_blocks} blocks of keys and values, {kept.num_keyframes} keyframes, {kept.num_lines} "
+            f"lines\n    {sizes}" + "".join(f"\n    {notice}" for notice in kept.notices),
         )
 
     def result(self, record: dict[str, Any], text: str) -> None:

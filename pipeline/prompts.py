@@ -15,16 +15,18 @@ class Prompts:
     first: for the first narration of a stream; news: for later ones, with {since} in seconds.
     silent: answers, in lower case and without a full stop, that say that nothing is worth saying.
     summary: of all that is in sight; recount: of a whole video, with {log}, its narrations.
+    note: how a line of the log is put to a model that can read notes, with {note}; None for one that cannot.
     """
 
     first: str
     news: str
     summary: str
     recount: str | None
+    note: str | None = None
     silent: tuple[str, ...] = (NOTHING, "nothing new", "nothing is new", "nothing has changed", "no", "none", "")
 
     def __post_init__(self) -> None:
-        for name, place in (("news", "since"), ("recount", "log")):
+        for name, place in (("news", "since"), ("recount", "log"), ("note", "note")):
             _check_place(name, getattr(self, name), place)
         if isinstance(self.silent, str) or not all(isinstance(words, str) for words in self.silent):
             raise ValueError(f"silent must be a list of answers; got {self.silent!r}")
@@ -59,6 +61,7 @@ PROMPTS = Prompts(
         "These are notes on the whole video, with times in seconds:\n{log}\n"
         "Summarize the whole video in a few sentences."
     ),
+    note="Noted earlier, of {note}\n",
 )
 
 # The built-in model knows these questions, and no others.

@@ -2,69 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..encoders import FrameTokens, Row, Text
 from ..encoders.context import Context, Mark
-from ..memory import KVBlock, Memory, MemoryConfig, Recall
+from ..encoders.sight import Sight
+from ..memory import KVBlock, Recall
 from ..stream import Frame, Span
 from .answer import Answer, Narration, Timing, join_spans
 from .generate import Generated
+from .history import History
 from .intake import Intake
 from .narrator import Narrator
 from .prompts import Prompts
+from .question import NothingRemembered, Question
+from .recalling import Recalling
 
 if TYPE_CHECKING:
     from .engine import Engine
 
 # Shapes: H rows and W columns of a mask.
-
-# Later than any stream lasts: what an open side of a span stands for.
-_NEVER_S = 1e12
-
-
-class NothingRemembered(ValueError):
-    """The stretch of time that a question is about was not seen, or is remembered no more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question, the moment it is asked at, and the stretch of stream time it is about; None leaves that side open.
-
-    at_s: stream time of asking, not before the newest frame; None: the newest frame's.
-    """
-
-    text: str
-    at_s: float | None = None
-    since_s: float | None = None
-    until_s: float | None = None
-    max_new_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.text.strip():
-            raise ValueError(f"a question needs words; got {self.text!r}")
-        for name in ("at_s", "since_s", "until_s"):
-            given = getattr(self, name)
-            if given is not None and not abs(given) < _NEVER_S:
-                raise ValueError(f"{name} must be a finite number of seconds; got {given}")
-        if self.since_s is not None and self.until_s is not None and self.until_s < self.since_s:
-            raise ValueError(f"a question about a span needs since_s <= until_s; got {self.since_s} and {self.until_s}")
-
-    @property
-    def span(self) -> Span | None:
-        """The stretch that it is about, both ends included; None where it is about everything."""
-        if self.since_s is None and self.until_s is None:
-            return None
-        since_s = -_NEVER_S if self.since_s is None else self.since_s
-        until_s = _NEVER_S if self.until_s is None else self.until_s
-        # Spans are half-open, and a block of two frames ends at its second: a hair more on both sides lets
-        # frames at the very ends in.
-        return Span(math.nextafter(since_s, -math.inf), math.nextafter(until_s, math.inf))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,13 +52,12 @@ class Session:
     note: what the model is told before every question, such as how to read picture cards; answers do not repeat it.
     """
 
-    def __init__(
-        self, engine: Engine, stream_id: str, *, memory: MemoryConfig, prompts: Prompts, intake: Intake
-    ) -> None:
+    def __init__(self, engine: Engine, stream_id: str, *, history: History, prompts: Prompts, intake: Intake) -> None:
         self._engine = engine
         self.intake = intake
         self.stream_id = stream_id
-        self.memory = Memory(memory)
+        self.history = history
+        self.memory = history.memory
         self.prompts = prompts
         self.note = ""
         self._gate = engine.gate.start()
@@ -105,16 +65,17 @@ class Session:
         self._context = engine.model.new_context()
         (blocks,) = engine.model.read([Row(self._context, (engine.model.prefix(),))])
         self.memory.add_sink(blocks[0])
-        self._is_stale = False
+        self._recalling = Recalling(engine.model, history, prompts)
         self._num_read = 0
         self._has_left = False  # whether the context holds a block that is not recent any more
         self._is_closed = False
         self._tail: tuple[KVBlock, ...] = ()
         self._tail_mark: Mark | None = None
-        self._last_pts_s: float | None = None
-        self._first_pts_s: float | None = None
-        self.num_frames = 0
         self.num_dropped = 0
+        # What an earlier session here has seen; time goes on from there, whatever the source's clock says.
+        self._resume()
+        self._must_align = self._last_pts_s is not None
+        self._offset_s = 0.0
 
     @property
     def num_pending(self) -> int:
@@ -139,6 +100,12 @@ class Session:
     def push(self, frame: Frame) -> None:
         """Takes the next frame. Reading is put off until a chunk is full or something is asked."""
         self._check_open()
+        if self.history.read_only:
+            raise ValueError(
+                f"the session of stream {self.stream_id!r} was opened with read_only=True and takes no frames; got "
+                f"{frame!r}; push it in the process that writes"
+            )
+        frame = self._aligned(frame)
         if self._last_pts_s is not None and frame.pts_s < self._last_pts_s:
             raise ValueError(
                 f"frames must come in order of time; got {frame!r} after one at {self._last_pts_s:.3f} s; "
@@ -155,6 +122,24 @@ class Session:
         self.intake.push(frame)
         if len(self.intake.pending) >= self._engine.config.chunk_frames * self._engine.model.spec.frames_per_block:
             self._engine.read_pending([self])
+        if self.history.is_flush_due():
+            self.flush()
+
+    def flush(self) -> None:
+        """Reads what was pushed, and has all that is known written where it outlives the process, soon.
+
+        Happens by itself every `flush_every_s` of the history's settings, while frames come.
+        """
+        if self.history.outlives and not self.history.read_only:
+            self._engine.read_pending([self])
+        self.history.flush(
+            {
+                "stream_id": self.stream_id,
+                "seen_from_s": self._first_pts_s,
+                "seen_until_s": self._last_pts_s,
+                "num_frames": self.num_frames,
+            }
+        )
 
     def require_fresh(self, mask_HW: np.ndarray | None) -> None:
         """From now on, what lies under True is encoded anew in every frame, changed or not; None: nothing has to be.
@@ -201,10 +186,20 @@ class Session:
         self._narrator.said(self._last_pts_s)
         if self.prompts.is_silent(answer.text):
             return None
-        return Narration(answer.text, Span(start_s, self._last_pts_s), answer)
+        narration = Narration(answer.text, Span(start_s, self._last_pts_s), answer)
+        self.history.note(narration.text, narration.span)
+        return narration
 
     def close(self) -> None:
-        """Ends the session and lets its memory go; it takes no frame and no question any more. Idempotent."""
+        """Ends the session; it takes no frame and no question any more. Idempotent.
+
+        What it knew is let go, but for what outlives the process: that is brought to rest first.
+        """
+        if not self._is_closed:
+            try:
+                self.flush()
+            finally:
+                self.history.close()
         self._is_closed = True
         self.intake.clear()
         self.memory.forget()
@@ -220,14 +215,39 @@ class Session:
             self._is_stale = False
         return self._context
 
+    def saw(self, sights: Sequence[Sight]) -> None:
+        """Pending frames that fill blocks were seen. Raises ValueError as `Intake.saw` does."""
+        shown = self.intake.pending[
+            self._engine.model.spec.frames_per_block - 1 :: self._engine.model.spec.frames_per_block
+        ]
+        seen = list(zip(shown, sights, strict=False))
+        self.intake.saw(sights)
+        for frame, sight in seen:
+            self.history.see(frame, sight.tokens)
+
     def take(self, blocks: Sequence[KVBlock]) -> None:
-        """Some of what was ready, `num_readable` at most, was read into the context, and these are its blocks."""
+        """Some of what was ready, `num_readable` at most, was read into the context, and these are its blocks.
+
+        Raises ValueError for one that is not finite; it is left out, and all others are taken.
+        """
         self.intake.read(len(blocks))
+        refused: ValueError | None = None
         for block in blocks:
-            self._has_left |= bool(self.memory.append(block).left_recent)
+            try:
+                self._has_left |= bool(self.memory.append(block).left_recent)
+            except ValueError as error:
+                # What is in the context already would spoil all that is read after it.
+                self._is_stale, refused = True, refused or error
         self._num_read += len(blocks)
         if self._has_left and self._num_read % self._engine.config.chunk_frames == 0:
             self._is_stale, self._has_left = True, False
+        if refused is not None:
+            raise refused
+
+    def refresh(self) -> None:
+        """Where another process writes, what came since is read."""
+        if self.history.refresh():
+            self._resume()
 
     @property
     def num_readable(self) -> int:
@@ -269,20 +289,21 @@ class Session:
         asked = model.question(question.text)
         text = model.question(f"{self.note} {question.text}") if self.note else asked
         context = self.context()
+        if self._has_left:
+            # What a question recalls, and is told, must not depend on what is in the context besides.
+            context = self._filled([*self.memory.context(), *self._tail])
         shown = [block.span for block in (*self.memory.recent, *self._tail)]
-        if span is not None or self.memory.older:
-            recall = Recall()
-            if self.memory.older:
-                query = model.probe(Row(context, (asked,))) if self.memory.needs_query else None
-                recall = self.memory.recall(query, span=span)
-            if span is not None or recall.blocks or self._has_left:
-                tail = [block for block in self._tail if span is None or block.span.overlaps(span)]
-                blocks = [*self.memory.context(recall, span=span), *tail]
-                shown = [block.span for block in blocks if block.kind == "frame"]
-                if not shown:
-                    raise NothingRemembered(self._nothing_there(question))
-                context = model.new_context()
-                model.fill(context, blocks)
+        recall = Recall()
+        if span is not None or self._recalling.opens(question.text, text, context):
+            recall = self._recalling.recall(question.text, asked, context, span)
+        if span is not None or recall.blocks:
+            tail = [block for block in self._tail if span is None or block.span.overlaps(span)]
+            blocks = [*self.memory.context(recall, span=span), *tail]
+            recent = self.memory.recent
+            shown = [*recall.spans, *(block.span for block in blocks if block in recent or block in tail)]
+            if not shown:
+                raise NothingRemembered(self._nothing_there(question))
+            context = self._filled(blocks)
         max_new_tokens = question.max_new_tokens or self._engine.config.max_new_tokens
         self._check_length(context.next_position + len(text.ids) + max_new_tokens)
         last_pts_s = self._last_pts_s
@@ -299,6 +320,26 @@ class Session:
             )
 
         return Asked(context, text, max_new_tokens, finish)
+
+    def _filled(self, blocks: Sequence[KVBlock]) -> Context:
+        """A context of its own, that holds these."""
+        context = self._engine.model.new_context()
+        self._engine.model.fill(context, blocks)
+        return context
+
+    def _resume(self) -> None:
+        """Takes the times, and the recent window, from what the history knows."""
+        self._first_pts_s, self._last_pts_s, self.num_frames = self.history.seen
+        self._is_stale = True
+
+    def _aligned(self, frame: Frame) -> Frame:
+        """The frame, on the session's clock."""
+        if self._must_align:
+            assert self._last_pts_s is not None
+            if frame.pts_s <= self._last_pts_s:
+                self._offset_s = self._last_pts_s + 1 / self._engine.config.fps - frame.pts_s
+            self._must_align = False
+        return replace(frame, pts_s=frame.pts_s + self._offset_s) if self._offset_s else frame
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..stream import Frame
 from .answer import Answer, Narration
-from .session import NothingRemembered, Question, Session
+from .question import NothingRemembered, Question
+from .session import Session
 
 
 @dataclass(frozen=True, slots=True)

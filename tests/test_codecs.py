@@ -17,7 +17,7 @@ from .blocks import make_block, same
 
 # Shapes: L layers, K key/value heads, T tokens, D channels per head.
 
-RATIOS = {"fp8": 1.99, "int8": 1.93, "int4": 3.45, "int2": 6.1, "vidkv": 9.2, "zipcache": 4.5}
+RATIOS = {"fp8": 1.99, "int8": 1.93, "int4": 3.45, "int2": 6.1, "adaptive": 7.1, "vidkv": 9.2, "zipcache": 4.5}
 """How many times smaller than bfloat16 a frame of a 7B model is."""
 CODERS = [pytest.param(CODECS[name](), id=name) for name in CODECS if name != "plain"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

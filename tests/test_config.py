@@ -149,7 +149,7 @@ def test_reuse_is_what_the_model_allows_unless_it_is_named() -> None:
         ("gate = 'garden'", "no gate named 'garden'; there are: difference, none"),
         ("[memory]\nbudget_bytes = -1", "budget_bytes must be a whole number, at least 0; got -1"),
         ("[memory]\nbudget_bytes = '1 GB'", r"'budget_bytes' in \[memory\] must be int; got '1 GB'"),
-        ("[memory]\ncodec = 'zip'", "no codec named 'zip'; there are: fp8, int2, int4, "),
+        ("[memory]\ncodec = 'zip'", "no codec named 'zip'; there are: adaptive, fp8, int2, int4, "),
         ("[memory]\ncodec = 1", r"'codec' in \[memory\] must be str"),
         ("[narration]\nmin_gap_s = 20", "narration needs 0 <= min_gap_s <= max_gap_s; got min_gap_s=20"),
         ("[narration]\nchange_levels = 300", "change_levels is in levels of 0 to 255; got 300"),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond.memory import CODECS, Codec, KVBlock
+from millpond.memory.codecs.adaptive import AdaptiveCodec
 from millpond.memory.codecs.fp8 import Fp8Codec
 from millpond.memory.codecs.int2 import Int2Codec
 from millpond.memory.codecs.int4 import Int4Codec
@@ -28,6 +29,7 @@ SETTINGS: dict[str, list[Codec]] = {
     "int8": [Int8Codec()],
     "int4": [Int4Codec()],
     "int2": [Int2Codec()],
+    "adaptive": [AdaptiveCodec()],
     "vidkv": [VidKVCodec()],
     "zipcache": [ZipCacheCodec()],
 }

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import weakref
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -22,7 +23,9 @@ from millpond.memory import (
     PackedBlock,
     Recall,
 )
+from millpond.memory.cascade_tier import CascadeTier
 from millpond.memory.codecs.plain import PlainCodec
+from millpond.memory.retrievers import ByKeyRetriever
 from millpond.memory.tiers import HostTier
 from millpond.stream import Span
 
@@ -31,7 +34,7 @@ from .blocks import SHAPE_LKD, make_block, same
 # Shapes: L layers, K key/value heads, T tokens, D channels per head.
 
 TOKEN_BYTES = PlainCodec().bytes_per_token(make_block().spec)
-ROW_BYTES = 2 * 2 * 4 * 4
+INDEX_BYTES = ByKeyRetriever().start().num_bytes_with(make_block().spec)  # of the first rows
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,14 @@ steps = st.lists(st.one_of(pushes, pushes, asks, st.just("sink"), st.just("forge
     recent_frames=st.integers(1, 5),
     budget_bytes=st.one_of(st.just(0), st.integers(1, 30_000)),
     retriever=st.sampled_from(["by_key", "recent"]),
+    tier=st.sampled_from(["host", "slab", partial(CascadeTier, device_bytes=2500)]),
 )
 def test_any_stream_stays_within_budget_and_in_balance(
-    steps: list[Push | Ask | str], recent_frames: int, budget_bytes: int, retriever: str
+    steps: list[Push | Ask | str], recent_frames: int, budget_bytes: int, retriever: str, tier: str
 ) -> None:
-    memory = Memory(MemoryConfig(recent_frames=recent_frames, budget_bytes=budget_bytes, retriever=retriever))
+    memory = Memory(
+        MemoryConfig(recent_frames=recent_frames, budget_bytes=budget_bytes, retriever=retriever, tier=tier)
+    )
     pushed: dict[BlockId, KVBlock] = {}  # what should be here, in order
     sinks: list[KVBlock] = []
     now_s = 0.0
@@ -187,8 +193,8 @@ def test_a_retriever_that_needs_no_query_gets_none() -> None:
 
 
 def test_a_block_over_the_budget_is_let_go_and_nothing_for_it() -> None:
-    budget_bytes = int(10 * TOKEN_BYTES) + 8 * ROW_BYTES
-    memory = Memory(MemoryConfig(recent_frames=1, budget_bytes=budget_bytes))
+    budget_bytes = int(10 * TOKEN_BYTES) + INDEX_BYTES
+    memory = Memory(MemoryConfig(recent_frames=1, budget_bytes=budget_bytes, tier="host"))
     small, huge, last = make_block(0.0, num_tokens=5), make_block(1.0, num_tokens=11), make_block(2.0)
     assert memory.append(small) == ((), ())
     assert memory.append(huge) == ((small.id,), ())
@@ -198,8 +204,8 @@ def test_a_block_over_the_budget_is_let_go_and_nothing_for_it() -> None:
 
 
 def test_a_budget_is_used_to_the_last_byte() -> None:
-    budget_bytes = int(10 * TOKEN_BYTES) + 8 * ROW_BYTES
-    memory = Memory(MemoryConfig(recent_frames=1, budget_bytes=budget_bytes))
+    budget_bytes = int(10 * TOKEN_BYTES) + INDEX_BYTES
+    memory = Memory(MemoryConfig(recent_frames=1, budget_bytes=budget_bytes, tier="host"))
     blocks = [make_block(float(i), num_tokens=5) for i in range(4)]
     results = [memory.append(block) for block in blocks]
     assert [result.evicted for result in results] == [(), (), (), (blocks[0].id,)]
@@ -227,7 +233,8 @@ def test_the_index_does_not_outgrow_the_budget(budget_bytes: int) -> None:
 
 
 def test_nothing_refers_to_what_was_evicted_or_forgotten() -> None:
-    memory = Memory(MemoryConfig(recent_frames=2, budget_bytes=int(12 * TOKEN_BYTES) + 8 * ROW_BYTES))
+    budget_bytes = int(12 * TOKEN_BYTES) + INDEX_BYTES
+    memory = Memory(MemoryConfig(recent_frames=2, budget_bytes=budget_bytes, tier="host"))
     held: dict[BlockId, list[weakref.ref[torch.Tensor]]] = {}
     evicted: list[BlockId] = []
     for i in range(20):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
@@ -15,6 +16,7 @@ from ...memory import KVBlock, KVSpec
 from ...stream import Span
 from ..attention import PackedCall, Rotation, Share, attend_with_millpond, refuse_unsupported
 from ..context import Context
+from ..fingerprint import fingerprint
 from ..model import ModelSpec, Row, Text, VideoLLM
 from ..tokens import FrameTokens
 from .checkpoint import load_checkpoint
@@ -135,6 +137,10 @@ class HFVideoLLM(VideoLLM):
         """The text decoder: `inputs_embeds`, `position_ids` and keyword arguments in, hidden states out."""
         return self.model.get_decoder()
 
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self.model)
+
     @property
     def lm_head(self) -> nn.Module:
         return self.model.get_output_embeddings()
@@ -236,10 +242,8 @@ class HFVideoLLM(VideoLLM):
             raise ValueError(f"num_probes must not be negative; got {num_probes}")
         laid = [self._lay_out(row) for row in rows]
         call = self._run(rows, laid, keep="keys", num_probes=num_probes).call
-        kept = call.kept()
-        num_parts = sum(len(parts) for parts in laid)
+        kept, num_parts, offset = call.kept(), sum(len(parts) for parts in laid), 0
         blocks: list[list[KVBlock]] = []
-        offset = 0
         for parts in laid:
             blocks.append([])
             for part in parts:
@@ -252,9 +256,9 @@ class HFVideoLLM(VideoLLM):
                 kind: Literal["frame", "text"] = "text" if part.frame is None else "frame"
                 block = KVBlock(k, v, part.pos_3T, part.advance, part.span, kind)
                 if part.frame is not None:
+                    before, after = len(part.before_ids), len(part.after_ids)
                     queries = call.probed(_probes(part.num_tokens, num_probes, cut.start))
-                    words = (len(part.before_ids), len(part.after_ids))
-                    block = replace(block, num_before=words[0], num_after=words[1], q_LKPD=queries)
+                    block = replace(block, num_before=before, num_after=after, q_LKPD=queries)
                 blocks[-1].append(block)
         return blocks
 

@@ -47,10 +47,7 @@ class FamilySimilarity(Similarity):
     def look(self, frames: Sequence[Frame]) -> np.ndarray:
         # A tower that joins frames in time is shown each frame as a still.
         stills = [frame for frame in frames for _ in range(self._model.spec.frames_per_block)]
-        means = []
-        for tokens in self._model.see(stills):
-            on_grid_T = tokens.kept_T < tokens.grid_hw[0] * tokens.grid_hw[1]
-            means.append(tokens.x_TD[on_grid_T.to(tokens.x_TD.device)].float().mean(dim=0))
+        means = [tokens.mean_D for tokens in self._model.see(stills)]
         return unit(torch.stack(means)) if means else np.zeros((0, 0), np.float32)
 
     def compare(self, vectors_ND: np.ndarray, question: str) -> np.ndarray:

@@ -12,6 +12,7 @@ CODECS: Table[Codec] = Table(
         "int8": "int8:Int8Codec",
         "int4": "int4:Int4Codec",
         "int2": "int2:Int2Codec",
+        "adaptive": "adaptive:AdaptiveCodec",
         "vidkv": "vidkv:VidKVCodec",
         "zipcache": "zipcache:ZipCacheCodec",
     },

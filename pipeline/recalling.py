@@ -1,0 +1,178 @@
+"""Recalling: what of history a question is given, from all tiers, and how that becomes something to attend to."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+from ..encoders import FrameTokens, Row, Text, VideoLLM
+from ..encoders.context import Context
+from ..encoders.tokens_at_rest import wake_tokens
+from ..memory import BlockId, KVBlock, Recall
+from ..memory.event_log import Line
+from ..memory.fusion import fuse, pick
+from ..memory.index import Scored
+from ..stream import Frame, Span, time_words
+from .history import History
+from .prompts import Prompts
+
+# Candidates of each tier, for each unit that may be chosen.
+_CANDIDATES = 4
+# A block so many seconds before a moment still shows it.
+_NEAR_S = 4.0
+
+
+class Unit(NamedTuple):
+    """One thing to be recalled: a block of T1, a keyframe of T2 or a line of T3."""
+
+    tier: Literal["kv", "picture", "line"]
+    number: int
+
+
+class Timeline:
+    """Older blocks by time, for one question; sorted once, when first asked."""
+
+    def __init__(self, older: Mapping[BlockId, Span]) -> None:
+        self._older = older
+
+    @cached_property
+    def _ids(self) -> list[BlockId]:
+        return list(self._older)
+
+    @cached_property
+    def _starts_s(self) -> list[float]:
+        return [span.start_s for span in self._older.values()]
+
+    def at(self, shown: Span) -> BlockId | None:
+        """The newest block that had begun by then, where it is near enough to show the same."""
+        place = bisect_right(self._starts_s, shown.end_s) - 1
+        if place < 0 or shown.start_s - self._older[self._ids[place]].end_s > _NEAR_S:
+            return None
+        return self._ids[place]
+
+
+class Recalling:
+    """Chooses units for a question, and makes blocks of them. One for each session.
+
+        T1 index: mean keys  --\\
+        T2 index: pictures   ---+-> reciprocal-rank fusion, diversity -> at most N units -> blocks in order of time
+        T3 full text: lines  --/
+
+    A keyframe whose time a block of T1 still shows stands for that block, which costs nothing to read again. A line
+    stands for what was shown when it was written, and, where the model can read notes, for itself.
+    """
+
+    def __init__(self, model: VideoLLM, history: History, prompts: Prompts) -> None:
+        self._model = model
+        self._history = history
+        self._memory = history.memory
+        self._prompts = prompts
+
+    def opens(self, question: str, text: Text, context: Context) -> bool:
+        """Whether the question needs more than the recent window; may read it once, and takes that back."""
+        gate = self._history.gate
+        if gate.opens(question, None):
+            return True
+        if not gate.needs_margin_for(question):
+            return False
+        mark = context.mark()
+        best = self._model.step([Row(context, (text,))])[0].softmax(dim=-1).topk(2).values
+        context.rewind(mark)
+        return gate.opens(question, float(best[0] - best[1]))
+
+    def recall(self, question: str, asked: Text, context: Context, span: Span | None) -> Recall:
+        """What the question needs of what is older than the recent window, in order of time."""
+        memory, num_units = self._memory, self._memory.config.recall_blocks
+        if num_units == 0 or not (memory.older or self._history.has_units):
+            return Recall()
+        query_LKD = self._model.probe(Row(context, (asked,))) if memory.needs_query and memory.older else None
+        if memory.is_by_layer:
+            return memory.recall(query_LKD, span=span)
+        ranked = memory.rank(query_LKD, _CANDIDATES * num_units, span=span) if memory.older else []
+        rankings = [[Unit("kv", scored.id) for scored in ranked]]
+        spans = {Unit("kv", scored.id): memory.older[scored.id] for scored in ranked}
+        timeline = Timeline(memory.older)
+        lines = self._history.log.search(question, num_units, span)
+        for found in (self._pictures(question, num_units, span, timeline), self._said(lines, timeline)):
+            rankings.append(list(found))
+            spans |= found
+        scores = fuse([ranking for ranking in rankings if ranking])
+        # Who asks for the newest blocks wants them side by side.
+        diversity = self._history.config.diversity if memory.needs_query else 0.0
+        chosen = pick(scores, spans, num_units, diversity)
+        kv = memory.fetch((Scored(unit.number, scores[unit]) for unit in chosen if unit.tier == "kv"), query_LKD)
+        read = self._read([unit for unit in chosen if unit.tier != "kv"], spans, lines)
+        blocks = sorted((*kv.blocks, *read), key=lambda block: (block.span, block.id))
+        return Recall(tuple(blocks), (0.0,) * len(blocks), kv.num_missed)
+
+    def _pictures(self, question: str, num_units: int, span: Span | None, timeline: Timeline) -> dict[Unit, Span]:
+        """Keyframes that look like the question's words, best first, as units."""
+        archive = self._history.archive
+        if not archive.num_keyframes:
+            return {}
+        try:
+            query_D = self._model.embed_words(question).float().mean(dim=0)
+        except ValueError:  # a model that does not embed words alone
+            return {}
+        found: dict[Unit, Span] = {}
+        for keyframe in archive.find(query_D, _CANDIDATES * num_units, span):
+            found |= self._standing_for(keyframe.span, Unit("picture", keyframe.number), timeline)
+        return found
+
+    def _said(self, lines: Sequence[Line], timeline: Timeline) -> dict[Unit, Span]:
+        """Lines that have the question's words, best first, as units."""
+        found: dict[Unit, Span] = {}
+        for line in lines:
+            if self._prompts.note is not None:
+                found[Unit("line", line.number)] = line.span
+            shown = Span(line.span.end_s, line.span.end_s)
+            keyframe = self._history.archive.nearest(line.span.end_s)
+            otherwise = None if keyframe is None else Unit("picture", keyframe.number)
+            found |= self._standing_for(shown, otherwise, timeline)
+        return found
+
+    def _standing_for(self, shown: Span, otherwise: Unit | None, timeline: Timeline) -> dict[Unit, Span]:
+        """The unit for what was shown then: none where it is in sight anyway, T1's block where there is one."""
+        if any(block.span.overlaps(shown) for block in self._memory.recent):
+            return {}
+        block_id = timeline.at(shown)
+        if block_id is not None:
+            return {Unit("kv", block_id): self._memory.older[block_id]}
+        return {} if otherwise is None else {otherwise: shown}
+
+    def _read(self, units: Sequence[Unit], spans: dict[Unit, Span], lines: Sequence[Line]) -> list[KVBlock]:
+        """Keyframes and lines, read in order of time after the sinks, in a context of their own."""
+        parts: list[Text | FrameTokens] = []
+        by_number = {line.number: line for line in lines}
+        for unit in sorted(units, key=lambda unit: (spans[unit], unit)):
+            part = self._picture(unit.number) if unit.tier == "picture" else self._line(by_number[unit.number])
+            if part is not None:
+                parts.append(part)
+        if not parts:
+            return []
+        context = self._model.new_context()
+        self._model.fill(context, self._memory.sinks)
+        (blocks,) = self._model.read([Row(context, tuple(parts))])
+        return blocks
+
+    def _picture(self, number: int) -> FrameTokens | None:
+        keyframe = self._history.archive.get(number)
+        if keyframe is None:
+            return None
+        if keyframe.extra and self._history.is_same_model:
+            try:
+                return wake_tokens(keyframe.extra, keyframe.span, self._model.spec.dtype)
+            except ValueError:
+                pass  # damaged; the picture is there too
+        frame = Frame(keyframe.picture_HW3, keyframe.span.start_s)
+        (tokens,) = self._model.see([frame] * self._model.spec.frames_per_block)
+        return tokens
+
+    def _line(self, line: Line) -> Text | None:
+        if self._prompts.note is None:
+            return None
+        since, until = time_words(line.span.start_s), time_words(line.span.end_s)
+        ids = self._model.encode(self._prompts.note.format(note=f"{since} to {until} seconds: {line.text}"))
+        return Text(tuple(ids), line.span) if ids else None
