@@ -87,7 +87,8 @@ def draw_answers(axes: Axes, result: dict[str, Any]) -> None:
 
 def name_points(axes: Axes, points: list[tuple[float, float, str]]) -> None:
     """Each name beside its point, as near as no other name is in the way."""
-    to_screen, taken = axes.transData.transform, []
+    to_screen = axes.transData.transform
+    taken: list[tuple[float, ...]] = []
     for x, y, name in sorted(points, key=lambda point: -point[1]):
         column, row = to_screen((x, y))
         width = _LETTER_WIDTH * len(name)

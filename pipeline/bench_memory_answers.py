@@ -96,7 +96,14 @@ class Tried(NamedTuple):
 
     def __add__(self, other: object) -> Tried:
         assert isinstance(other, Tried)
-        return Tried(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return Tried(
+            self.answers + other.answers,
+            self.right + other.right,
+            self.whole_bytes + other.whole_bytes,
+            self.kept_bytes + other.kept_bytes,
+            self.index_bytes + other.index_bytes,
+            self.num_left + other.num_left,
+        )
 
 
 def target_pruner() -> Pruner:
@@ -106,7 +113,7 @@ def target_pruner() -> Pruner:
 
 def methods(num_frames: int) -> list[Method]:
     """All that are compared; fewer for longer worlds. The first is the one that all others are held against."""
-    target = {"pruner": target_pruner(), "codec": "int2"}
+    target: dict[str, Any] = {"pruner": target_pruner(), "codec": "int2"}
     found = [_method(FULL, "codec")]
     if num_frames == SHORT_FRAMES:
         halved = HalvedCodec()
@@ -114,11 +121,12 @@ def methods(num_frames: int) -> list[Method]:
         found += [_method(f"codec {name}", "codec", codec=name) for name in CODECS if name != "plain"]
         pruners = [name for name in PRUNERS if name != "none"]
         found += [_method(f"pruner {name}", "pruner", pruner=_few(name), codec=halved) for name in pruners]
-        found += [_method(f"novel+{name}", "both", pruner=target_pruner(), codec=name) for name in ("int4", "vidkv")]
         found += [_method(f"{name}+int2", "both", pruner=_few(name), codec="int2") for name in ("live_vlm", "look_m")]
+    found += [_method(f"novel+{name}", "both", pruner=target_pruner(), codec=name) for name in ("int4", "vidkv")]
     found.append(_method(TARGET, "both", **target))
-    for label, parts in (("", {}), (f" of {TARGET}", target)):
-        for num_blocks in (8, 4):
+    kept: tuple[tuple[str, dict[str, Any]], ...] = (("", {}), (f" of {TARGET}", target))
+    for label, parts in kept:
+        for num_blocks in (8, 4) if num_frames == SHORT_FRAMES else (16, 8, 4):
             for retriever in ("by_key", "per_layer", "recent"):
                 name = f"{num_blocks} {retriever}{label}"
                 found.append(_method(name, "recall", retriever=retriever, recall_blocks=num_blocks, **parts))
@@ -216,7 +224,7 @@ class _Count(Keeper):
 
 def _method(name: str, about: str, *, gate: str = "always", **parts: Any) -> Method:
     """Everything older is recalled, unless the parts say otherwise."""
-    settings = {"retriever": "recent", "recall_blocks": _EVERYTHING} | parts
+    settings: dict[str, Any] = {"retriever": "recent", "recall_blocks": _EVERYTHING} | parts
     return Method(name=name, about=about, gate=gate, memory=MemoryConfig(recent_frames=RECENT_FRAMES, **settings))
 
 

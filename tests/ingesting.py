@@ -7,6 +7,7 @@ is at rest.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import time
@@ -45,10 +46,16 @@ def config() -> EngineConfig:
     )
 
 
+def _say(words: str) -> None:
+    """In one write, so that whoever is killed has said all of it or nothing."""
+    os.write(sys.stdout.fileno(), f"{words}\n".encode())
+
+
 def _ingest(model: VideoLLM, frames: list[Frame], where: str, pause_s: float) -> None:
+    faulthandler.dump_traceback_later(20, exit=True)  # a child that hangs says where
     with Engine(config(), model=model) as engine:
         session = engine.session("cam", at=where)
-        print("open", flush=True)
+        _say("open")
         for number, frame in enumerate(frames, 1):
             session.push(frame)
             if number % 7 == 0:
@@ -56,26 +63,26 @@ def _ingest(model: VideoLLM, frames: list[Frame], where: str, pause_s: float) ->
             stats = session.history.writer_stats
             assert stats is not None
             at_rest = f"rest {session.memory.stats.num_appended}\n" if stats.num_waiting == 0 else ""
-            print(f"{at_rest}pushed {number}", flush=True)
+            _say(f"{at_rest}pushed {number}")
             time.sleep(pause_s)
         while True:  # until it is killed
-            print("done", flush=True)
+            _say("done")
             time.sleep(0.05)
 
 
 def main() -> None:
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
     model, frames = load_model("millpond/mini"), frames_of(11)
-    print("ready", flush=True)
+    _say("ready")
     for line in sys.stdin:
         where, pause_s = line.split()
         child = os.fork()
         if child == 0:
             _ingest(model, frames, where, float(pause_s))
             os._exit(0)
-        print(f"child {child}", flush=True)
+        _say(f"child {child}")
         os.waitpid(child, 0)
-        print("gone", flush=True)
+        _say("gone")
 
 
 if __name__ == "__main__":

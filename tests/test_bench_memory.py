@@ -65,7 +65,7 @@ def method(name: str) -> Method:
 def test_every_codec_pruner_and_retriever_is_tried_once() -> None:
     tried = methods(16)
     assert len({one.name for one in tried}) == len(tried) and tried[0].name == FULL
-    assert {one.name for one in methods(32)} < {one.name for one in tried}
+    assert [one.name for one in methods(32) if one.about != "recall"][::3] == [FULL, TARGET]
 
     def named(part: str) -> set[str]:
         used = (getattr(one.memory, part) for one in tried)

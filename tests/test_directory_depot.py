@@ -94,6 +94,23 @@ TestLikeADictionary = LikeADictionary.TestCase
 TestLikeADictionary.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 
 
+@pytest.mark.parametrize("step", [2, 3, 10])
+def test_thinning_gives_room_back(tmp_path: Path, step: int) -> None:
+    depot = DirectoryDepot(tmp_path, segment_bytes=2000)
+    for number in range(200):
+        depot.put("kv", number, bytes([number]) * 100)
+    for number in range(200):
+        if number % step:
+            depot.drop("kv", number)
+    living_bytes = len(range(0, 200, step)) * (HEADER_BYTES + 100)
+    num_drops = len(depot._logs["kv"]._books.drops)
+    num_files = len(segments(tmp_path))
+    assert depot.num_bytes("kv") <= 2 * (living_bytes + num_drops * HEADER_BYTES) + 250 + num_files * FILE_HEADER_BYTES
+    assert contents(depot) == {number: bytes([number]) * 100 for number in range(0, 200, step)}
+    depot.check()
+    depot.close()
+
+
 @pytest.mark.parametrize("filler", [0, 400])
 def test_a_drop_holds_for_as_long_as_its_record_is_in_any_file(tmp_path: Path, filler: int) -> None:
     """The file with the drop is emptied in every way; the one with the record stays because of another."""

@@ -70,29 +70,23 @@ class DepotWriter:
     ) -> None:
         if depot.read_only:
             raise ValueError(f"{depot!r} was opened with read_only=True; open it without to write to it")
-        if queue_bytes < 1:
-            raise ValueError(f"queue_bytes is 1 at least; got {queue_bytes}")
-        if patience_s < 0 or flush_every_s <= 0:
-            raise ValueError(
-                f"a writer wants patience_s >= 0 and flush_every_s > 0; got {patience_s} and {flush_every_s}"
-            )
-        self.depot = depot
-        self.queue_bytes = queue_bytes
-        self.patience_s = patience_s
-        self.flush_every_s = flush_every_s
+        if queue_bytes < 1 or patience_s < 0 or flush_every_s <= 0:
+            got = f"{queue_bytes}, {patience_s} and {flush_every_s}"
+            raise ValueError(f"a writer wants queue_bytes >= 1, patience_s >= 0 and flush_every_s > 0; got {got}")
+        self.depot, self.queue_bytes = depot, queue_bytes
+        self.patience_s, self.flush_every_s = patience_s, flush_every_s
         self._outage = Outage(retry_s, max_retry_s)
         self._waiting: OrderedDict[tuple[Kind, int], _Op] = OrderedDict()
         self._pictures: OrderedDict[int, _Op] = OrderedDict()  # those of _waiting that are puts of pictures
         self._picture_bytes = 0
         self._writing: _Op | None = None
         self._held_bytes = 0
-        self._turn = 0
         self._counts = dict.fromkeys(("submitted", "written", "dropped", "failed", "superseded"), 0)
         self._last_error = ""
         self._has_told = False  # of an error that is not the depot's
         self._is_stalled = self._is_dirty = self._is_closing = self._has_failed_closing = False
         self._flush_at_s = self._give_up_at_s = 0.0
-        self._flush_wanted = self._flushed = 0  # turns
+        self._flush_wanted = self._flushed = self._turn = 0
         self._num_bytes: dict[Kind, int] = {}
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="millpond depot writer", daemon=True)
@@ -166,13 +160,13 @@ class DepotWriter:
             self._changed.notify_all()
         self._thread.join(_CLOSE_S)
         with self._changed:
-            num_left = len(self._waiting)
-            for op in list(self._waiting.values()):
+            left = list(self._waiting.values())
+            for op in left:
                 self._take(op)
                 self._let_go(op, "dropped")
             self._changed.notify_all()
-        if num_left:
-            _log.warning("%d records were not written: %s", num_left, self._last_error or "time was up")
+        if left:
+            _log.warning("%d records were not written: %s", len(left), self._last_error or "time was up")
         if self._thread.is_alive():
             _log.warning("%r has not answered for %.1f s; its thread is left behind", self.depot, _CLOSE_S)
 
@@ -333,8 +327,8 @@ class DepotWriter:
                 self._finish(op, "failed")
             return
         with self._changed:
-            if not self._is_dirty:
-                self._is_dirty, self._flush_at_s = True, time.monotonic() + self.flush_every_s
+            self._flush_at_s = self._flush_at_s if self._is_dirty else time.monotonic() + self.flush_every_s
+            self._is_dirty = True
             self._finish(op, "written")
             # A drop that goes through says nothing of whether there is room again.
             if self._outage.is_on and op.make is not None:
@@ -360,7 +354,7 @@ class DepotWriter:
         with self._changed:
             self._is_dirty = False
             first = next(iter(self._waiting.values()), None)
-            self._flushed = self._turn if first is None else first.turn - 1
+            self._flushed = max(self._flushed, self._turn if first is None else first.turn - 1)
             if self._outage.is_on and not self._waiting:
                 self._outage.end(repr(self.depot))
             self._changed.notify_all()
