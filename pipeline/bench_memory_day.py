@@ -133,9 +133,13 @@ def fit_line(hours: Sequence[float], values: Sequence[float]) -> Line:
 
 
 def full_from(samples: Sequence[Sample], tier: str) -> int:
-    """The first sample at which the tier holds nearly as much as ever."""
+    """The first sample at which the tier holds nearly as much as ever; T0, which breathes with nothing, quite so.
+
+    T0's blocks have their time in words: one more token from 10,000 s on.
+    """
     held = [sample.bytes_by_tier[tier] for sample in samples]
-    return next(n for n, num_bytes in enumerate(held) if num_bytes >= _FULL_SHARE * max(held))
+    least = max(held) * (1.0 if tier == "T0" else _FULL_SHARE)
+    return next(n for n, num_bytes in enumerate(held) if num_bytes >= least)
 
 
 def _caps(num_frames: int) -> tuple[int, int, int]:

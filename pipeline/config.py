@@ -58,6 +58,10 @@ class HistoryConfig:
     diversity: float = 0.3
     """How much units alike are avoided when history is chosen, 0 to 1."""
 
+    num_reads: int = 2
+    """How many of the units recalled for one question may be keyframes or lines: these cost a pass of the model, where
+    keys and values cost a copy. None are read for questions that neither name a span nor ask for the past."""
+
     archive_bytes: int | None = None
     """Cap on keyframes; None: 1 GiB where they outlive the process, 64 MiB where they do not."""
 
@@ -79,7 +83,7 @@ class HistoryConfig:
     def __post_init__(self) -> None:
         if isinstance(self.gate, str):
             RECALL_GATES[self.gate]  # an unknown name raises, and lists the known ones
-        for name, least in (("archive_bytes", 0), ("log_bytes", 0), ("queue_bytes", 1)):
+        for name, least in (("num_reads", 0), ("archive_bytes", 0), ("log_bytes", 0), ("queue_bytes", 1)):
             given = getattr(self, name)
             if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < least):
                 raise ValueError(f"{name} must be a whole number, at least {least}; got {given!r}")

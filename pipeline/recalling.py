@@ -14,14 +14,21 @@ from ..memory import BlockId, KVBlock, Recall
 from ..memory.event_log import Line
 from ..memory.fusion import fuse, pick
 from ..memory.index import Scored
+from ..memory.recall_gate import WordsGate
 from ..stream import Frame, Span, time_words
 from .history import History
 from .prompts import Prompts
+
+# Shapes: D channels of a picture's vector, L layers, K key/value heads.
 
 # Candidates of each tier, for each unit that may be chosen.
 _CANDIDATES = 4
 # A block so many seconds before a moment still shows it.
 _NEAR_S = 4.0
+
+
+# Asks for what is older than keys and values may reach.
+_PAST = WordsGate()
 
 
 class Unit(NamedTuple):
@@ -60,8 +67,8 @@ class Recalling:
         T2 index: pictures   ---+-> reciprocal-rank fusion, diversity -> at most N units -> blocks in order of time
         T3 full text: lines  --/
 
-    A keyframe whose time a block of T1 still shows stands for that block, which costs nothing to read again. A line
-    stands for what was shown when it was written, and, where the model can read notes, for itself.
+    Keyframes are candidates where no block of T1 shows their time any more. A line stands for what was shown when it
+    was written, and, where the model can read notes, for itself.
     """
 
     def __init__(self, model: VideoLLM, history: History, prompts: Prompts) -> None:
@@ -93,12 +100,16 @@ class Recalling:
         ranked = memory.rank(query_LKD, _CANDIDATES * num_units, span=span) if memory.older else []
         rankings = [[Unit("kv", scored.id) for scored in ranked]]
         spans = {Unit("kv", scored.id): memory.older[scored.id] for scored in ranked}
+        num_reads = self._history.config.num_reads if span is not None or _PAST.opens(question, None) else 0
         timeline = Timeline(memory.older)
         lines = self._history.log.search(question, num_units, span)
         for found in (self._pictures(question, num_units, span, timeline), self._said(lines, timeline)):
             rankings.append(list(found))
             spans |= found
         scores = fuse([ranking for ranking in rankings if ranking])
+        to_read = sorted((unit for unit in scores if unit.tier != "kv"), key=lambda unit: -scores[unit])
+        for unit in to_read[num_reads:]:
+            del scores[unit]
         # Who asks for the newest blocks wants them side by side.
         diversity = self._history.config.diversity if memory.needs_query else 0.0
         chosen = pick(scores, spans, num_units, diversity)
@@ -118,7 +129,10 @@ class Recalling:
             return {}
         found: dict[Unit, Span] = {}
         for keyframe in archive.find(query_D, _CANDIDATES * num_units, span):
-            found |= self._standing_for(keyframe.span, Unit("picture", keyframe.number), timeline)
+            unit = Unit("picture", keyframe.number)
+            # What keys and values still show is found by these, which know it better.
+            if unit in (standing := self._standing_for(keyframe.span, unit, timeline)):
+                found |= standing
         return found
 
     def _said(self, lines: Sequence[Line], timeline: Timeline) -> dict[Unit, Span]:

@@ -157,6 +157,7 @@ def test_when_a_tier_is_full() -> None:
     held = [0, 500, 899, 900, 1000, 950]
     samples = [Sample(float(n), {"T1": num_bytes}, 0, None) for n, num_bytes in enumerate(held)]
     assert full_from(samples, "T1") == 3
+    assert full_from([one._replace(bytes_by_tier={"T0": one.bytes_by_tier["T1"]}) for one in samples], "T0") == 4
 
 
 def test_a_day_keeps_to_its_caps(day: dict[str, Any]) -> None:
