@@ -36,7 +36,7 @@ class MemoryConfig:
     """Which tokens of a block are kept as it leaves the recent window: a row of PRUNERS. One that looks at questions
     prunes what is recalled for one."""
 
-    codec: str | Codec = "plain"
+    codec: str | Codec = "int4"
     """What older blocks cost at rest: a row of CODECS."""
 
     tier: str | Callable[[], Tier] = "slab"

@@ -28,7 +28,7 @@ from .generate import Prompt, generate
 NUM_WORLDS = 32
 RECENT_FRAMES = 4
 SHORT_FRAMES, LONG_FRAMES = 16, 32
-FULL, TARGET = "full", "novel+int2"
+FULL, TARGET = "full", "novel+adaptive"
 KEEP_TOKENS = 9  # of the built-in model's 37 a frame
 
 _EVERYTHING = 1000  # blocks: more than any world has
@@ -113,7 +113,7 @@ def target_pruner() -> Pruner:
 
 def methods(num_frames: int) -> list[Method]:
     """All that are compared; fewer for longer worlds. The first is the one that all others are held against."""
-    target: dict[str, Any] = {"pruner": target_pruner(), "codec": "int2"}
+    target: dict[str, Any] = {"pruner": target_pruner(), "codec": "adaptive"}
     found = [_method(FULL, "codec")]
     if num_frames == SHORT_FRAMES:
         halved = HalvedCodec()
@@ -224,7 +224,7 @@ class _Count(Keeper):
 
 def _method(name: str, about: str, *, gate: str = "always", **parts: Any) -> Method:
     """Everything older is recalled, unless the parts say otherwise."""
-    settings: dict[str, Any] = {"retriever": "recent", "recall_blocks": _EVERYTHING} | parts
+    settings: dict[str, Any] = {"retriever": "recent", "recall_blocks": _EVERYTHING, "codec": "plain"} | parts
     return Method(name=name, about=about, gate=gate, memory=MemoryConfig(recent_frames=RECENT_FRAMES, **settings))
 
 

@@ -34,10 +34,10 @@ _WARM_UPS = 1
 
 # What is compared at rest: a name, and how blocks are kept.
 _KEPT: dict[str, dict[str, Any]] = {
-    "plain": {},
+    "plain": {"codec": "plain"},
     "int4": {"codec": "int4"},
     "int2": {"codec": "int2"},
-    "novel+int2": {"codec": "int2", "pruner": Novel(keep_tokens=64, least=0.3)},
+    "novel+adaptive": {"codec": "adaptive", "pruner": Novel(keep_tokens=64, least=0.3)},
 }
 
 

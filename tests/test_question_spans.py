@@ -6,6 +6,7 @@ import pytest
 
 from millpond.encoders import VideoLLM
 from millpond.memory import MemoryConfig
+from millpond.pipeline import HistoryConfig
 from millpond.stream import Span
 
 from .tiny_models import TINY_MODELS
@@ -69,6 +70,7 @@ def test_a_span_of_which_nothing_is_remembered_is_refused(model: VideoLLM, recen
 
 
 def test_a_span_that_was_evicted_is_refused(model: VideoLLM) -> None:
-    session = pushed(engine_of(model, memory=MemoryConfig(recent_frames=2, budget_bytes=0)), pictures(6))
+    memory, history = MemoryConfig(recent_frames=2, budget_bytes=0), HistoryConfig(archive_bytes=0)
+    session = pushed(engine_of(model, memory=memory, history=history), pictures(6))
     with pytest.raises(ValueError, match="raise the memory's budget_bytes"):
         session.ask(QUESTION, until_s=3.0)

@@ -80,7 +80,9 @@ def test_any_stream_stays_within_budget_and_in_balance(
     steps: list[Push | Ask | str], recent_frames: int, budget_bytes: int, retriever: str, tier: str
 ) -> None:
     memory = Memory(
-        MemoryConfig(recent_frames=recent_frames, budget_bytes=budget_bytes, retriever=retriever, tier=tier)
+        MemoryConfig(
+            codec="plain", recent_frames=recent_frames, budget_bytes=budget_bytes, retriever=retriever, tier=tier
+        )
     )
     pushed: dict[BlockId, KVBlock] = {}  # what should be here, in order
     sinks: list[KVBlock] = []
@@ -152,7 +154,7 @@ def check_recall(memory: Memory, ask: Ask, pushed: dict[BlockId, KVBlock]) -> No
 
 
 def filled(num_blocks: int, **config: object) -> tuple[Memory, list[KVBlock]]:
-    memory = Memory(MemoryConfig(**config))  # type: ignore[arg-type]
+    memory = Memory(MemoryConfig(**{"codec": "plain", **config}))  # type: ignore[arg-type]
     blocks = [make_block(float(i)) for i in range(num_blocks)]
     for block in blocks:
         memory.append(block)
@@ -194,7 +196,7 @@ def test_a_retriever_that_needs_no_query_gets_none() -> None:
 
 def test_a_block_over_the_budget_is_let_go_and_nothing_for_it() -> None:
     budget_bytes = int(10 * TOKEN_BYTES) + INDEX_BYTES
-    memory = Memory(MemoryConfig(recent_frames=1, budget_bytes=budget_bytes, tier="host"))
+    memory = Memory(MemoryConfig(codec="plain", recent_frames=1, budget_bytes=budget_bytes, tier="host"))
     small, huge, last = make_block(0.0, num_tokens=5), make_block(1.0, num_tokens=11), make_block(2.0)
     assert memory.append(small) == ((), ())
     assert memory.append(huge) == ((small.id,), ())
@@ -205,7 +207,7 @@ def test_a_block_over_the_budget_is_let_go_and_nothing_for_it() -> None:
 
 def test_a_budget_is_used_to_the_last_byte() -> None:
     budget_bytes = int(10 * TOKEN_BYTES) + INDEX_BYTES
-    memory = Memory(MemoryConfig(recent_frames=1, budget_bytes=budget_bytes, tier="host"))
+    memory = Memory(MemoryConfig(codec="plain", recent_frames=1, budget_bytes=budget_bytes, tier="host"))
     blocks = [make_block(float(i), num_tokens=5) for i in range(4)]
     results = [memory.append(block) for block in blocks]
     assert [result.evicted for result in results] == [(), (), (), (blocks[0].id,)]
@@ -214,7 +216,7 @@ def test_a_budget_is_used_to_the_last_byte() -> None:
 
 
 def test_the_longest_stream_holds_no_more_than_the_first_minutes() -> None:
-    memory = Memory(MemoryConfig(recent_frames=4, budget_bytes=20_000))
+    memory = Memory(MemoryConfig(codec="plain", recent_frames=4, budget_bytes=20_000))
     sizes_bytes = []
     for i in range(3000):
         memory.append(make_block(float(i)))
@@ -226,7 +228,7 @@ def test_the_longest_stream_holds_no_more_than_the_first_minutes() -> None:
 @settings(deadline=None)
 @given(budget_bytes=st.integers(0, 12_000))
 def test_the_index_does_not_outgrow_the_budget(budget_bytes: int) -> None:
-    memory = Memory(MemoryConfig(recent_frames=1, budget_bytes=budget_bytes))
+    memory = Memory(MemoryConfig(codec="plain", recent_frames=1, budget_bytes=budget_bytes))
     for i in range(70):  # of one token: the index is a third of everything, and doubles several times
         memory.append(make_block(float(i), num_tokens=1))
         memory.check()
@@ -234,7 +236,7 @@ def test_the_index_does_not_outgrow_the_budget(budget_bytes: int) -> None:
 
 def test_nothing_refers_to_what_was_evicted_or_forgotten() -> None:
     budget_bytes = int(12 * TOKEN_BYTES) + INDEX_BYTES
-    memory = Memory(MemoryConfig(recent_frames=2, budget_bytes=budget_bytes, tier="host"))
+    memory = Memory(MemoryConfig(codec="plain", recent_frames=2, budget_bytes=budget_bytes, tier="host"))
     held: dict[BlockId, list[weakref.ref[torch.Tensor]]] = {}
     evicted: list[BlockId] = []
     for i in range(20):
@@ -254,7 +256,7 @@ def test_nothing_refers_to_what_was_evicted_or_forgotten() -> None:
 def test_slices_of_one_large_read_do_not_pin_it() -> None:
     kv = torch.randn(2, 2, 2, 30, 4)
     pos_3T = torch.arange(3).expand(3, -1)
-    memory = Memory(MemoryConfig(recent_frames=3))
+    memory = Memory(MemoryConfig(codec="plain", recent_frames=3))
     for i in range(10):
         k_LKTD, v_LKTD = kv[:, :, :, 3 * i : 3 * i + 3]
         memory.append(KVBlock(k_LKTD, v_LKTD, pos_3T, 3, Span(float(i), float(i))))
@@ -293,7 +295,7 @@ def test_what_a_tier_lost_is_counted_and_not_an_error() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_any_dtype_comes_back_exactly(dtype: torch.dtype) -> None:
-    memory = Memory(MemoryConfig(recent_frames=1))
+    memory = Memory(MemoryConfig(codec="plain", recent_frames=1))
     blocks = [make_block(float(i), dtype=dtype, advance=7) for i in range(5)]
     for block in blocks:
         memory.append(block)
@@ -324,7 +326,7 @@ def test_config_refuses_unknown_names_and_lists_the_known(part: str) -> None:
 
 
 def test_memory_refuses_what_does_not_belong() -> None:
-    memory = Memory(MemoryConfig(recent_frames=1))
+    memory = Memory(MemoryConfig(codec="plain", recent_frames=1))
     first, second = make_block(1.0), make_block(2.0)
     memory.append(first)
     memory.append(second)
