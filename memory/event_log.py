@@ -19,6 +19,7 @@ _log = logging.getLogger(__name__)
 MIN_BUDGET_BYTES = 2**20
 
 _MAX_CHARS = 8192
+_CHARS_PER_COMMIT = 2**15
 _MAX_QUESTION_CHARS = 2**16
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 # The twin of Span.overlaps: spans share an instant, a moment being the instant of its start.
@@ -43,8 +44,8 @@ class EventLog:
 
         lines waiting in RAM -> the file (a commit every so many lines, and on flush) -> traces
 
-    Over its cap the oldest lines are let go, many at once, and one line of kind "trace" stays in their place: how
-    many they were, from when to when, and their most frequent words. Of more than 64 traces the older ones are
+    Over its cap the oldest lines are let go, a few whenever some come, and lines of kind "trace" stay in their place:
+    how many they were, from when to when, and their most frequent words. Of more than 64 traces the older ones are
     merged in pairs: the past grows coarser with age, and none of it goes without a trace.
 
     A committed line outlives the death of the process (not always the loss of power). A disk that is full or gone
@@ -54,7 +55,7 @@ class EventLog:
     path: None keeps it in RAM. A damaged file is renamed to `<name>.bad`, in place of an earlier one, and what can be
         read of it is kept; ValueError for another program's database.
     budget_bytes: all its files together, at least 1 MiB; a `.bad` one is not counted.
-    lines_per_commit: a commit comes after as many lines; 1 or more.
+    lines_per_commit: a commit comes after as many lines, 1 or more, or 32 Ki letters.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class EventLog:
         self._lines_per_commit = lines_per_commit
         self._clock = clock
         self._max_chars = min(_MAX_CHARS, budget_bytes // 256)
+        self._chars_per_commit = min(_CHARS_PER_COMMIT, budget_bytes // 128)
         self._waiting: list[Row] = []
         self._waiting_chars = 0
         self._wait_s, self._retry_at_s = 0.0, 0.0
@@ -118,7 +120,7 @@ class EventLog:
         self._next += 1
         self._waiting.append(row)
         self._waiting_chars += len(text)
-        if len(self._waiting) >= self._lines_per_commit or self._waiting_chars >= self._budget_bytes // 128:
+        if len(self._waiting) >= self._lines_per_commit or self._waiting_chars >= self._chars_per_commit:
             self._write()
         return row.number
 
@@ -209,7 +211,7 @@ class EventLog:
                 else:
                     self._fail(error)
         # While the disk is down a few commits' worth waits in RAM, no more.
-        while len(self._waiting) > 4 * self._lines_per_commit or self._waiting_chars > self._budget_bytes // 32:
+        while len(self._waiting) > 4 * self._lines_per_commit or self._waiting_chars > 4 * self._chars_per_commit:
             self._waiting_chars -= len(self._waiting.pop(0).text)
             self._num_lost += 1
 
@@ -217,7 +219,7 @@ class EventLog:
         if self._waiting:
             self._table.insert(self._waiting)
             self._waiting, self._waiting_chars = [], 0
-        self._table.make_room()
+        self._table.work()
         self._table.checkpoint()
         if self.is_down:
             _log.info("the log %s is written again", self._path)

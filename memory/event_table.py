@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +21,16 @@ TRACE = "trace"
 """The kind of a line that stands for lines that were let go."""
 
 _MAX_TRACES = 64
-_MAX_LET_GO = 4096  # lines at once
 _TELLING_WORDS = 12
+_COUNTED_WORDS = 4096
 _NAMES_WORDS = " were let go: "
+_ROW_CHARS = 50  # what a row takes besides its text
+
+# While there is too much: letters let go for each one that comes in, and letters of the index merged for each.
+_GO_FOR_EACH = 1.5
+_MERGE_FOR_EACH = 24
+_MAX_GO_CHARS = 2**16  # at once
+_MAX_MERGE_PAGES = 128  # at once
 
 
 class Row(NamedTuple):
@@ -40,7 +48,9 @@ class LogTable:
     """Rows in SQLite, their words in FTS5. Lets `sqlite3.Error` through; what was committed before it stays.
 
     budget_bytes is held by three limits: rows are let go once the pages in use pass 5/8 of it, a commit is small
-    against it, and the write-ahead log is emptied into the file when it passes 1/16.
+    against it, and the write-ahead log is emptied into the file when it passes 1/16. Letting go is work, and so is
+    merging the index, without which the room of forgotten words is not free: `work` does as much of both as what came
+    in since calls for, and never more than a little.
 
     path: None for a table in RAM.
     bad: a damaged file whose readable rows come first; where the file at `path` is damaged, that one.
@@ -52,6 +62,12 @@ class LogTable:
         self._connection, found_bad = open_file(path)
         bad = found_bad or bad
         self.fault = ""
+        self._max_go_chars = min(_MAX_GO_CHARS, budget_bytes // 64)
+        self._max_merge_pages = min(_MAX_MERGE_PAGES, budget_bytes // 32 // PAGE_BYTES)
+        self._owed_go_chars = self._owed_merge_chars = 0.0
+        self._is_merging = False
+        self._num_gone_unmerged = 0
+        self._newest_trace: _Trace | None = None
         try:
             self._count()
             if bad is not None:
@@ -86,20 +102,44 @@ class LogTable:
             self._put(rows)
         self._num_lines += len(rows)
         self._num_let_go += sum(row.stands_for for row in rows)
+        num_chars = sum(len(row.text) + _ROW_CHARS for row in rows)
+        self._owed_go_chars += _GO_FOR_EACH * num_chars
+        self._owed_merge_chars += _MERGE_FOR_EACH * num_chars
 
     def ask(self, question: str, values: Mapping[str, object]) -> list[tuple[object, ...]]:
         """What a SELECT gives."""
         return self._connection.execute(question, values).fetchall()
 
+    def work(self) -> None:
+        """Makes room for what comes, a little at a time: in proportion to what came."""
+        used_bytes = self._used_bytes
+        if used_bytes > self._budget_bytes * 3 // 4:  # lines of another size than those before them, perhaps
+            self.make_room()
+        has_too_much = used_bytes > self._budget_bytes * 5 // 8
+        if not has_too_much:
+            self._owed_go_chars = 0.0
+        elif self._owed_go_chars >= self._max_go_chars / 4:
+            num_chars = min(int(self._owed_go_chars), self._max_go_chars)
+            self._owed_go_chars = min(self._owed_go_chars - num_chars, 2.0 * self._max_go_chars)
+            self._let_go(num_chars)
+        if not has_too_much and not self._is_merging:
+            self._owed_merge_chars = 0.0
+        elif self._owed_merge_chars >= self._max_merge_pages * PAGE_BYTES / 4:
+            num_pages = min(int(self._owed_merge_chars) // PAGE_BYTES, self._max_merge_pages)
+            self._owed_merge_chars = min(
+                self._owed_merge_chars - num_pages * PAGE_BYTES, 2.0 * self._max_merge_pages * PAGE_BYTES
+            )
+            self._merge_some(max(1, num_pages))
+
     def make_room(self) -> None:
-        """Lets the oldest rows go until there is room for what comes."""
+        """Lets the oldest rows go until there is room for what comes, however long that takes."""
         while self._used_bytes > self._budget_bytes * 5 // 8:
             num_wanted = self._num_let_go + max(1, self._num_lines // 8)
-            while self._let_go() and self._num_let_go < num_wanted:
+            while self._let_go(self._max_go_chars) and self._num_let_go < num_wanted:
                 self.checkpoint()
             if self._num_let_go < num_wanted:
                 break
-            self._tidy()
+            self._merge_all()
         too_many = self._pragma("page_count") - self._budget_bytes * 3 // 4 // PAGE_BYTES
         while too_many > 0 and self._pragma("freelist_count") > 0:  # the cap was higher once
             # Not execute(): that takes one step of it, and each step frees one page.
@@ -155,42 +195,65 @@ class LogTable:
         )
         self._connection.executemany("DELETE FROM lines WHERE number = ?", ((row.number,) for row in rows))
 
-    def _let_go(self) -> bool:
-        """Lets some of the oldest lines go, with a trace in their place; False where there is none."""
-        read = self._connection.execute(
-            "SELECT * FROM lines WHERE stands_for = 0 ORDER BY number LIMIT ?", (_MAX_LET_GO,)
-        )
+    def _let_go(self, num_chars: int) -> bool:
+        """Lets so much of the oldest lines go, with a trace in their place; False where there is none.
+
+        The newest trace takes in what goes until it stands for an eighth as many lines as there are.
+        """
+        read = self._connection.execute("SELECT * FROM lines WHERE stands_for = 0 ORDER BY number")
         rows: list[Row] = []
-        num_chars = 0
         for row in map(Row._make, read):
             rows.append(row)
-            num_chars += len(row.text) + 50
-            if num_chars > self._budget_bytes // 64:
+            num_chars -= len(row.text) + _ROW_CHARS
+            if num_chars <= 0:
                 break
         read.close()
         if not rows:
             return False
-        traces = [Row._make(row) for row in self._connection.execute("SELECT * FROM lines WHERE stands_for > 0")]
-        made = [_trace(rows)]
-        merged: list[Row] = []
-        if len(traces) >= _MAX_TRACES:
-            merged = sorted(traces)[: _MAX_TRACES // 2]
-            made = [*(_trace(merged[i : i + 2]) for i in range(0, len(merged), 2)), *made]
+        newest = self._newest_trace
+        if newest is None or newest.row.stands_for > self._num_lines // 8:
+            newest = None
+        made = _grown(newest, rows)
+        taken, put = list(rows), [made.row]
+        if newest is not None:
+            taken.append(newest.row)
+        else:
+            traces = [Row._make(row) for row in self._connection.execute("SELECT * FROM lines WHERE stands_for > 0")]
+            if len(traces) >= _MAX_TRACES:
+                merged = sorted(traces)[: _MAX_TRACES // 2]
+                taken += merged
+                put = [*(_trace(merged[i : i + 2]) for i in range(0, len(merged), 2)), *put]
         with self._transaction():
-            self._take([*rows, *merged])
-            self._put(made)
-        self._num_lines += len(made) - len(rows) - len(merged)
+            self._take(taken)
+            self._put(put)
+        self._newest_trace = made
+        self._num_lines += len(put) - len(taken)
         self._num_let_go += len(rows)
+        self._num_gone_unmerged += len(rows)
         _log.debug("the log %s lets %d lines go", self._path, len(rows))
         return True
 
-    def _tidy(self) -> None:
-        """Merges the index into one piece, a little at a time: only then is the room of forgotten words free."""
-        before = -2
-        while self._connection.total_changes - before >= 2:  # so FTS5 says that there was something to do
-            before = self._connection.total_changes
-            self._connection.execute("INSERT INTO words(words, rank) VALUES('merge', -128)")
+    def _merge_some(self, num_pages: int) -> None:
+        """Goes on merging the index into one piece; begins with that where enough of its words are forgotten."""
+        if self._is_merging:
+            self._is_merging = self._merge(num_pages)
+        elif self._num_gone_unmerged > self._num_lines // 16:
+            self._num_gone_unmerged = 0
+            self._is_merging = self._merge(-num_pages)
+
+    def _merge_all(self) -> None:
+        """Merges the index into one piece, a little at a time."""
+        self._num_gone_unmerged = 0
+        while self._merge(-self._max_merge_pages):
             self.checkpoint()
+        self._is_merging = False
+
+    def _merge(self, num_pages: int) -> bool:
+        """Merges so many pages of the index, fewer than none: of a merge of all its pieces; False where there is
+        nothing left to merge."""
+        before = self._connection.total_changes
+        self._connection.execute("INSERT INTO words(words, rank) VALUES('merge', ?)", (num_pages,))
+        return self._connection.total_changes - before >= 2  # so FTS5 says that there was something to do
 
     def _salvage(self, bad: Path) -> None:
         number = self.next_number
@@ -228,13 +291,34 @@ class LogTable:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _trace(rows: Sequence[Row]) -> Row:
-    """One line for several, at the place of the newest of them; traces are merged like lines."""
+class _Trace(NamedTuple):
+    """The trace that takes in what goes, and how often the lines that it stands for said which words."""
+
+    row: Row
+    counts: Counter[str]
+
+
+def _grown(trace: _Trace | None, rows: Sequence[Row]) -> _Trace:
+    """A trace of these lines too."""
+    counts = Counter() if trace is None else trace.counts.copy()
+    counts.update(word[:40] for word in telling(row.text for row in rows))
+    if len(counts) > 2 * _COUNTED_WORDS:
+        counts = Counter(dict(counts.most_common(_COUNTED_WORDS)))
+    return _Trace(_trace_of([*(() if trace is None else (trace.row,)), *rows], counts), counts)
+
+
+def _trace(traces: Sequence[Row]) -> Row:
+    """One trace for several."""
+    said = (trace.text.partition(_NAMES_WORDS)[2] for trace in traces)
+    return _trace_of(traces, Counter(word[:40] for word in telling(said)))
+
+
+def _trace_of(rows: Sequence[Row], counts: Counter[str]) -> Row:
+    """One line for several, at the place of the newest of them."""
     num_lines = sum(row.stands_for or 1 for row in rows)
     start_s, end_s = min(row.start_s for row in rows), max(row.end_s for row in rows)
     text = f"{num_lines} lines from {time_words(start_s)} to {time_words(end_s)} s{_NAMES_WORDS}"
-    said = (row.text.partition(_NAMES_WORDS)[2] if row.stands_for else row.text for row in rows)
-    words = [word[:40] for word in telling(said, _TELLING_WORDS)]
+    words = [word for word, _ in counts.most_common(_TELLING_WORDS)]
     return Row(rows[-1].number, start_s, end_s, TRACE, text + (", ".join(words) or "nothing"), num_lines)
 
 

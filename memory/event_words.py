@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 MAX_TERMS = 32
 """Words of a question that are looked for; later ones are left out."""
@@ -41,12 +41,12 @@ def match_any(words: Iterable[str]) -> str:
     return " OR ".join('"' + word.replace('"', '""') + '"' for word in words)
 
 
-def telling(texts: Iterable[str], num_words: int) -> list[str]:
-    """The most frequent words of the texts, most frequent first; stop words and bare numbers left out."""
-    counts = Counter(
-        word for text in texts for word in _words(text.lower()) if word not in STOP_WORDS and not word.isnumeric()
-    )
-    return [word for word, _ in counts.most_common(num_words)]
+def telling(texts: Iterable[str]) -> Iterator[str]:
+    """The words of the texts, in lower case; stop words and bare numbers left out."""
+    for text in texts:
+        for word in _words(text.lower()):
+            if word not in STOP_WORDS and not word.isnumeric():
+                yield word
 
 
 _ASCII_WORD = re.compile(r"[A-Za-z0-9]+")
@@ -63,6 +63,7 @@ def _words(text: str) -> Iterator[str]:
             yield word
 
 
+@lru_cache(2**14)
 def _parts(char: str) -> bool:
     old = _OLD.category(char)
     return old in ("Cc", "Cf") or (old[0] in "PSZ" and unicodedata.category(char)[0] in "PSZ")

@@ -20,7 +20,7 @@ import torch
 from ..memory import MemoryConfig
 from ..stream import Frame, RateSampler, open_source, time_words
 from .bench import Bench
-from .config import EngineConfig
+from .config import EngineConfig, HistoryConfig
 from .engine import Engine
 
 NUM_FRAMES = 16
@@ -127,6 +127,7 @@ class Ours:
         memory = MemoryConfig(recent_frames=NUM_FRAMES, budget_bytes=0)
         self._engine = Engine(
             EngineConfig(
+                history=HistoryConfig(archive_bytes=0),
                 model=model, reuse="none", memory=memory, chunk_frames=NUM_FRAMES, max_new_tokens=MAX_NEW_TOKENS
             )
         )

@@ -63,7 +63,8 @@ class HistoryConfig:
     keys and values cost a copy. None are read for questions that neither name a span nor ask for the past."""
 
     archive_bytes: int | None = None
-    """Cap on keyframes; None: 1 GiB where they outlive the process, 64 MiB where they do not."""
+    """Cap on keyframes, 64 KiB at least; None: 1 GiB where they outlive the process, 64 MiB where they do not; 0: no
+    picture is kept."""
 
     archive_tokens: bool = False
     """Whether keyframes keep their visual tokens, as int8, so that recalling one costs no pass of the vision tower."""
@@ -72,7 +73,7 @@ class HistoryConfig:
     """Of keyframes, 1 to 95."""
 
     log_bytes: int = 64 * 2**20
-    """Cap on the text log."""
+    """Cap on the text log, 1 MiB at least."""
 
     queue_bytes: int = 64 * 2**20
     """Cap on what waits to be written."""
@@ -83,10 +84,12 @@ class HistoryConfig:
     def __post_init__(self) -> None:
         if isinstance(self.gate, str):
             RECALL_GATES[self.gate]  # an unknown name raises, and lists the known ones
-        for name, least in (("num_reads", 0), ("archive_bytes", 0), ("log_bytes", 0), ("queue_bytes", 1)):
+        for name, least in (("num_reads", 0), ("archive_bytes", 0), ("log_bytes", 2**20), ("queue_bytes", 1)):
             given = getattr(self, name)
             if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < least):
                 raise ValueError(f"{name} must be a whole number, at least {least}; got {given!r}")
+        if self.archive_bytes is not None and 0 < self.archive_bytes < 2**16:
+            raise ValueError(f"archive_bytes must be 0 or at least {2**16}; got {self.archive_bytes}")
         if not 0 <= self.diversity <= 1:
             raise ValueError(f"diversity must be from 0 to 1; got {self.diversity}")
         if not 1 <= self.jpeg_quality <= 95:

@@ -95,7 +95,9 @@ class History:
             self._writer = None
             if not read_only:
                 self._writer = DepotWriter(self._depot, queue_bytes=config.queue_bytes, patience_s=patience_s)
-            self.memory = Memory(memory, NoKeeper() if self._writer is None else DepotKeeper(self._writer))
+            # In RAM a record would be the same block once more.
+            is_kept = self._writer is not None and self.outlives
+            self.memory = Memory(memory, DepotKeeper(self._writer) if self._writer and is_kept else NoKeeper())
             self.log = EventLog(self._log_path(at), budget_bytes=config.log_bytes)
             self.archive = self._made_archive()
             self._last_line = -1

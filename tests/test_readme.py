@@ -19,10 +19,12 @@ def readme() -> str:
     return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_python_runs_and_says_what_it_should() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", readme(), re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True)
-    assert re.match(r"\w+ \w+ 13\.0 \(Span\(0\.000\.\.13\.000 s\),\) Timing\(", done.stdout)
+def test_the_python_runs_and_says_what_it_should(tmp_path: Path) -> None:
+    blocks = "\n".join(re.findall(r"```python\n(.*?)```", readme(), re.DOTALL))
+    done = subprocess.run([sys.executable, "-c", blocks], capture_output=True, text=True, check=True, cwd=tmp_path)
+    first, second = done.stdout.splitlines()
+    assert re.match(r"\w+ \w+ 13\.0 \(Span\(0\.000\.\.13\.000 s\),\) Timing\(", first)
+    assert second.startswith("Kept(") and (tmp_path / "memories" / "door" / "millpond.json").exists()
 
 
 def test_every_command_shown_exists() -> None:
