@@ -10,7 +10,7 @@ from typing import Any
 from .bench import Bench
 from .bench_memory_answers import LONG_FRAMES, NUM_WORLDS, SHORT_FRAMES, TARGET, measure_answers
 from .bench_memory_day import DAY_FRAMES, TIERS, measure_day
-from .bench_memory_shapes import measure_recall, measure_shapes
+from .bench_memory_shapes import measure_recall, measure_reopening, measure_shapes
 from .bench_shapes import BUILT_IN_SHAPE, machine, make_model
 
 _GIB = 2**30
@@ -37,7 +37,7 @@ class MemoryBench(Bench):
         "beside ttft_of_the_past_ratio_end_to_start, of a question for which keyframes may be read; "
         "shapes (LLaVA-OneVision-7B and Qwen3-VL-8B, random weights: bytes an hour by tier and codec, dequantize_s "
         "and reread_s of a block), from it bytes_per_hour; recall (the index of 100,000 blocks), from it "
-        "recall_ms_at_100k; num_worlds, machine."
+        "recall_ms_at_100k; reopening (reopen_s of a directory with a full T1); num_worlds, machine."
     )
 
     def run(self, *, model: str, repeats: int, clips: Path | None = None) -> dict[str, Any]:
@@ -50,6 +50,7 @@ class MemoryBench(Bench):
         methods += measure_answers(tried, max(1, num_worlds // 2), LONG_FRAMES)
         target = next(row for row in methods if row["name"] == TARGET)
         shapes, recall = measure_shapes(repeats, tried.spec.device), measure_recall(repeats)
+        reopening = measure_reopening(repeats)
         return {
             "compression_ratio": target["compression_ratio"],
             "answers_kept": target["answers_kept"],
@@ -71,6 +72,7 @@ class MemoryBench(Bench):
             "day": day,
             "shapes": shapes,
             "recall": recall,
+            "reopening": reopening,
             "num_worlds": num_worlds,
             "machine": machine(tried.spec.device),
         }
@@ -124,6 +126,10 @@ def _day(result: dict[str, Any]) -> Iterator[str]:
             f"resident memory: {day['rss_slope_bytes_per_hour']:.0f} bytes an hour "
             f"(error {day['rss_slope_error_bytes_per_hour']:.0f}), within {day['rss_spread']:.2%}"
         )
+    yield (
+        f"pushing a frame, its reading and all that it moves down the tiers: 99 of 100 within {day['p99_push_s']:.3f} s, "
+        f"{day['longest_push_s']:.3f} s at the longest; {day['num_writes_dropped']} writes dropped"
+    )
     for key, about in (("ttft", ""), ("ttft_of_the_past", ", where keyframes may be read")):
         start, end = (f"{1000 * day[f'{key}_{when}_s']:.1f} ms" for when in ("start", "end"))
         ratio = day[f"{key}_ratio_end_to_start"]
@@ -131,7 +137,11 @@ def _day(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _shapes(result: dict[str, Any]) -> Iterator[str]:
-    recall = result["recall"]
+    recall, reopening = result["recall"], result["reopening"]
+    yield (
+        f"a directory with {reopening['num_blocks']} blocks of int4 in {reopening['t1_bytes'] / 2**20:.0f} MiB is "
+        f"opened in {reopening['reopen_s']:.2f} s"
+    )
     yield (
         f"recall of {recall['num_recalled']} of {recall['num_blocks']} blocks, LLaVA-OneVision-7B: "
         f"{recall['recall_ms']:.1f} ms, {recall['index_bytes'] / 2**20:.0f} MiB of index"

@@ -108,7 +108,7 @@ class Tried(NamedTuple):
 
 def target_pruner() -> Pruner:
     """The settings that worlds from seed 5000 on showed to be enough."""
-    return Novel(keep_tokens=16, least=0.3)
+    return Novel(keep_tokens=16, least=0.3, refresh_blocks=16)
 
 
 def methods(num_frames: int) -> list[Method]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +16,10 @@ from torch import Tensor, nn
 
 from ..encoders.pixels import smart_size
 from ..memory import CODECS, BlockId, KVBlock, KVSpec, Memory, MemoryConfig, PackedBlock
+from ..memory.block import next_block_id
+from ..memory.depot_keeper import DepotKeeper, read_blocks
+from ..memory.depots.directory import DirectoryDepot
+from ..memory.depots.writer import DepotWriter
 from ..memory.keeper import Keeper
 from ..memory.pruners.novel import Novel
 from ..memory.retrievers import ByKeyRetriever
@@ -182,6 +189,33 @@ def _kept(shape: Shape, parts: dict[str, Any]) -> dict[str, Any]:
         "most_when_capped_bytes": max(held),
         "growth_when_full_bytes": max(held[len(held) // 2 :]) - max(held[: len(held) // 2]),
     }
+
+
+def measure_reopening(repeats: int, budget_bytes: int = 512 * 2**20) -> dict[str, Any]:
+    """Seconds until a directory whose T1 is full, of blocks of the first shape as int4, is a memory again."""
+    config = MemoryConfig(recent_frames=1, budget_bytes=budget_bytes, codec="int4")
+    with TemporaryDirectory() as folder:
+        depot = DirectoryDepot(folder)
+        writer = DepotWriter(depot, queue_bytes=budget_bytes, patience_s=60.0)
+        memory = Memory(config, DepotKeeper(writer, ""))
+        blocks = list(random_blocks(shapes()[0], 4))
+        held = itertools.count()
+        while not memory.stats.num_evicted:
+            at_s = float(next(held))
+            memory.append(replace(blocks[int(at_s) % len(blocks)], span=Span(at_s, at_s), id=next_block_id()))
+        writer.flush(600.0)
+        writer.close()
+        depot.close()
+
+        def reopen() -> None:
+            with closing(DirectoryDepot(folder, read_only=True)) as reopened:
+                again = Memory(config)
+                again.restore(read_blocks(reopened, "").blocks)
+                if len(again.older) != len(memory.older):
+                    raise RuntimeError(f"{len(memory.older)} blocks were kept, {len(again.older)} came back")
+
+        took_s = _median_s(reopen, repeats, torch.device("cpu"))
+        return {"reopen_s": took_s, "num_blocks": len(memory.older), "t1_bytes": memory.stats.older_bytes}
 
 
 def _dequantize(shape: Shape, name: str, repeats: int, device: torch.device) -> float:

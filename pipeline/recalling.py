@@ -11,6 +11,7 @@ from ..encoders import FrameTokens, Row, Text, VideoLLM
 from ..encoders.context import Context
 from ..encoders.tokens_at_rest import wake_tokens
 from ..memory import BlockId, KVBlock, Recall
+from ..memory.depots import DepotError
 from ..memory.event_log import Line
 from ..memory.fusion import fuse, pick
 from ..memory.index import Scored
@@ -116,7 +117,8 @@ class Recalling:
         kv = memory.fetch((Scored(unit.number, scores[unit]) for unit in chosen if unit.tier == "kv"), query_LKD)
         read = self._read([unit for unit in chosen if unit.tier != "kv"], spans, lines)
         blocks = sorted((*kv.blocks, *read), key=lambda block: (block.span, block.id))
-        return Recall(tuple(blocks), (0.0,) * len(blocks), kv.num_missed)
+        num_missed = kv.num_missed + sum(unit.tier != "kv" for unit in chosen) - len(read)
+        return Recall(tuple(blocks), (0.0,) * len(blocks), num_missed)
 
     def _pictures(self, question: str, num_units: int, span: Span | None, timeline: Timeline) -> dict[Unit, Span]:
         """Keyframes that look like the question's words, best first, as units."""
@@ -139,6 +141,8 @@ class Recalling:
         """Lines that have the question's words, best first, as units."""
         found: dict[Unit, Span] = {}
         for line in lines:
+            if any(block.span.overlaps(line.span) for block in self._memory.recent):
+                continue  # what it tells of is in sight
             if self._prompts.note is not None:
                 found[Unit("line", line.number)] = line.span
             shown = Span(line.span.end_s, line.span.end_s)
@@ -172,10 +176,13 @@ class Recalling:
         return blocks
 
     def _picture(self, number: int) -> FrameTokens | None:
-        keyframe = self._history.archive.get(number)
+        try:
+            keyframe = self._history.archive.get(number)
+        except DepotError:  # only read here, from a server that is away
+            return None
         if keyframe is None:
             return None
-        if keyframe.extra and self._history.is_same_model:
+        if keyframe.extra and keyframe.vector_D is not None:  # else tokens of another model
             try:
                 return wake_tokens(keyframe.extra, keyframe.span, self._model.spec.dtype)
             except ValueError:
