@@ -161,6 +161,8 @@ class Archive:
             raise ValueError(f"num_keyframes must not be negative; got {num_keyframes}")
         if self._shelf is None:
             return []
+        if self._is_foreign:
+            return []
         if query_D.shape[0] != self._shelf.index.num_channels:
             raise ValueError(f"queries have {self._shelf.index.num_channels} channels here; got {query_D.shape[0]}")
         return self._shelf.index.best(query_D, num_keyframes, span)
@@ -197,13 +199,16 @@ class Archive:
         records = set(there)
         heads: list[Head] = []
         useless: list[int] = []
-        for number in sorted({record // 2 for record in there if record // 2 >= self._next}):
+        news = sorted({record // 2 for record in there if record // 2 >= self._next})
+        if news and 2 * news[-1] + 1 not in records and self._read_head(news[-1]) is not None:
+            news.pop()  # only its head is there: the rest is on its way, or another comes in its place
+        for number in news:
             head = self._read_head(number) if {2 * number, 2 * number + 1} <= records else None
             if head is None:
                 useless += (2 * number, 2 * number + 1)
             else:
                 heads.append(head)
-            self._next = number + 1
+        self._next = max([self._next, *(number + 1 for number in news)])
         self._useless += useless
         if self._shelf is not None:
             self._shelf.keep_only(records)
@@ -228,10 +233,17 @@ class Archive:
     def __repr__(self) -> str:
         return f"Archive({self.num_keyframes} keyframes in {self.num_bytes} of {self._budget_bytes} bytes)"
 
+    @property
+    def _is_foreign(self) -> bool:
+        """Whether all pictures are of another model: only their times are of use."""
+        return self._shelf is not None and self.num_keyframes > 0 and not self._shelf.index.num_vectors
+
     def _shelf_for(self, num_channels: int) -> Shelf:
         if self._shelf is None:
             index = PictureIndex(num_channels)
             self._shelf = Shelf(self._store, index, self._budget_bytes, self._index_budget_bytes)
+        if num_channels != self._shelf.index.num_channels and self._is_foreign:
+            self._shelf.index = self._shelf.index.without_vectors(num_channels)
         if num_channels != self._shelf.index.num_channels:
             raise ValueError(
                 f"vectors of one archive have one length; got {num_channels} after {self._shelf.index.num_channels}"

@@ -131,6 +131,9 @@ def _make(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     for statement in (
         *_SCHEMA,
+        # Left to itself, FTS5 merges as much at once as it finds fit.
+        "INSERT INTO words(words, rank) VALUES('automerge', 0)",
+        "INSERT INTO words(words, rank) VALUES('crisismerge', 64)",
         f"PRAGMA application_id = {APPLICATION_ID}",
         f"PRAGMA user_version = {VERSION}",
     ):

@@ -22,13 +22,15 @@ TRACE = "trace"
 
 _MAX_TRACES = 64
 _TELLING_WORDS = 12
-_COUNTED_WORDS = 4096
+_COUNTED_WORDS = 2048
 _NAMES_WORDS = " were let go: "
 _ROW_CHARS = 50  # what a row takes besides its text
 
-# While there is too much: letters let go for each one that comes in, and letters of the index merged for each.
+# Letters let go for each one that comes in, while there is too much; letters of the index merged for each, and for each
+# commit, which makes one more piece of it.
 _GO_FOR_EACH = 1.5
-_MERGE_FOR_EACH = 24
+_MERGE_FOR_EACH = 12
+_MERGE_FOR_COMMIT = 8 * PAGE_BYTES
 _MAX_GO_CHARS = 2**16  # at once
 _MAX_MERGE_PAGES = 128  # at once
 
@@ -72,7 +74,7 @@ class LogTable:
             self._count()
             if bad is not None:
                 self._salvage(bad)
-            self.make_room()
+            self._make_room()
             self.checkpoint()
         except BaseException:
             self._connection.close()
@@ -104,7 +106,7 @@ class LogTable:
         self._num_let_go += sum(row.stands_for for row in rows)
         num_chars = sum(len(row.text) + _ROW_CHARS for row in rows)
         self._owed_go_chars += _GO_FOR_EACH * num_chars
-        self._owed_merge_chars += _MERGE_FOR_EACH * num_chars
+        self._owed_merge_chars += _MERGE_FOR_EACH * num_chars + _MERGE_FOR_COMMIT
 
     def ask(self, question: str, values: Mapping[str, object]) -> list[tuple[object, ...]]:
         """What a SELECT gives."""
@@ -112,44 +114,24 @@ class LogTable:
 
     def work(self) -> None:
         """Makes room for what comes, a little at a time: in proportion to what came."""
-        used_bytes = self._used_bytes
-        if used_bytes > self._budget_bytes * 3 // 4:  # lines of another size than those before them, perhaps
-            self.make_room()
-        has_too_much = used_bytes > self._budget_bytes * 5 // 8
-        if not has_too_much:
+        if self._used_bytes <= self._budget_bytes * 5 // 8:
             self._owed_go_chars = 0.0
         elif self._owed_go_chars >= self._max_go_chars / 4:
             num_chars = min(int(self._owed_go_chars), self._max_go_chars)
             self._owed_go_chars = min(self._owed_go_chars - num_chars, 2.0 * self._max_go_chars)
             self._let_go(num_chars)
-        if not has_too_much and not self._is_merging:
-            self._owed_merge_chars = 0.0
-        elif self._owed_merge_chars >= self._max_merge_pages * PAGE_BYTES / 4:
+        if self._owed_merge_chars >= self._max_merge_pages * PAGE_BYTES / 4:
             num_pages = min(int(self._owed_merge_chars) // PAGE_BYTES, self._max_merge_pages)
             self._owed_merge_chars = min(
                 self._owed_merge_chars - num_pages * PAGE_BYTES, 2.0 * self._max_merge_pages * PAGE_BYTES
             )
-            self._merge_some(max(1, num_pages))
-
-    def make_room(self) -> None:
-        """Lets the oldest rows go until there is room for what comes, however long that takes."""
-        while self._used_bytes > self._budget_bytes * 5 // 8:
-            num_wanted = self._num_let_go + max(1, self._num_lines // 8)
-            while self._let_go(self._max_go_chars) and self._num_let_go < num_wanted:
-                self.checkpoint()
-            if self._num_let_go < num_wanted:
-                break
-            self._merge_all()
-        too_many = self._pragma("page_count") - self._budget_bytes * 3 // 4 // PAGE_BYTES
-        while too_many > 0 and self._pragma("freelist_count") > 0:  # the cap was higher once
-            # Not execute(): that takes one step of it, and each step frees one page.
-            self._connection.executescript(f"PRAGMA incremental_vacuum({min(too_many, 64)})")
-            too_many -= 64
-            self.checkpoint(at_bytes=0)  # the file is cut when they are emptied into it
+            self._merge_some(num_pages)
+        self._make_room()
 
     def checkpoint(self, *, at_bytes: int | None = None) -> None:
-        """Empties the write-ahead log into the file where it has grown past 1/16 of the budget, or `at_bytes`."""
-        at_bytes = self._budget_bytes // 16 if at_bytes is None else at_bytes
+        """Empties the write-ahead log into the file where it has grown past 1/16 of the budget or 1 MiB, or
+        `at_bytes`."""
+        at_bytes = min(2**20, self._budget_bytes // 16) if at_bytes is None else at_bytes
         if self._path is not None and wal_bytes_of(self._path) > at_bytes:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             if wal_bytes_of(self._path) > self._budget_bytes // 8:
@@ -181,6 +163,24 @@ class LogTable:
             )
         if self.num_bytes > self._budget_bytes:
             raise RuntimeError(f"the log takes {self.num_bytes} bytes, of {self._budget_bytes} at most")
+
+    def _make_room(self) -> None:
+        """Where there is far too much, lets the oldest rows go until there is room, however long that takes: the cap
+        was higher once, or lines of another size came before."""
+        is_full = self._used_bytes > self._budget_bytes * 3 // 4
+        while is_full and self._used_bytes > self._budget_bytes * 5 // 8:
+            num_wanted = self._num_let_go + max(1, self._num_lines // 8)
+            while self._let_go(self._max_go_chars) and self._num_let_go < num_wanted:
+                self.checkpoint()
+            if self._num_let_go < num_wanted:
+                break
+            self._merge_all()
+        too_many = self._pragma("page_count") - self._budget_bytes * 3 // 4 // PAGE_BYTES
+        while too_many > 0 and self._pragma("freelist_count") > 0:
+            # Not execute(): that takes one step of it, and each step frees one page.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({min(too_many, 64)})")
+            too_many -= 64
+            self.checkpoint(at_bytes=0)  # the file is cut when they are emptied into it
 
     def _put(self, rows: Sequence[Row]) -> None:
         self._connection.executemany("INSERT INTO lines VALUES(?, ?, ?, ?, ?, ?)", rows)
@@ -218,14 +218,17 @@ class LogTable:
         if newest is not None:
             taken.append(newest.row)
         else:
-            traces = [Row._make(row) for row in self._connection.execute("SELECT * FROM lines WHERE stands_for > 0")]
+            # Traces come before all lines.
+            before = "SELECT * FROM lines WHERE number < ? ORDER BY number"
+            traces = [Row._make(row) for row in self._connection.execute(before, (rows[0].number,))]
             if len(traces) >= _MAX_TRACES:
-                merged = sorted(traces)[: _MAX_TRACES // 2]
+                merged = traces[: _MAX_TRACES // 2]
                 taken += merged
                 put = [*(_trace(merged[i : i + 2]) for i in range(0, len(merged), 2)), *put]
         with self._transaction():
-            self._take(taken)
-            self._put(put)
+            # In order: each step back would be one more piece of the index.
+            self._take(sorted(taken))
+            self._put(sorted(put))
         self._newest_trace = made
         self._num_lines += len(put) - len(taken)
         self._num_let_go += len(rows)
@@ -234,12 +237,12 @@ class LogTable:
         return True
 
     def _merge_some(self, num_pages: int) -> None:
-        """Goes on merging the index into one piece; begins with that where enough of its words are forgotten."""
-        if self._is_merging:
-            self._is_merging = self._merge(num_pages)
-        elif self._num_gone_unmerged > self._num_lines // 16:
+        """Merges pieces of the index that are many; all of them where enough of its words are forgotten."""
+        if not self._is_merging and self._num_gone_unmerged > self._num_lines // 16:
             self._num_gone_unmerged = 0
             self._is_merging = self._merge(-num_pages)
+        elif not self._merge(num_pages):
+            self._is_merging = False
 
     def _merge_all(self) -> None:
         """Merges the index into one piece, a little at a time."""
@@ -264,7 +267,7 @@ class LogTable:
                 number = row.number + 1
         for first in range(0, len(rows), 256):
             self.insert(rows[first : first + 256])
-            self.make_room()
+            self._make_room()
             self.checkpoint()
         self.fault = f"the log was damaged; {len(rows)} of its lines could be read, the rest is in {bad.name}"
 
@@ -302,9 +305,10 @@ def _grown(trace: _Trace | None, rows: Sequence[Row]) -> _Trace:
     """A trace of these lines too."""
     counts = Counter() if trace is None else trace.counts.copy()
     counts.update(word[:40] for word in telling(row.text for row in rows))
-    if len(counts) > 2 * _COUNTED_WORDS:
-        counts = Counter(dict(counts.most_common(_COUNTED_WORDS)))
-    return _Trace(_trace_of([*(() if trace is None else (trace.row,)), *rows], counts), counts)
+    row = _trace_of([*(() if trace is None else (trace.row,)), *rows], counts)
+    while len(counts) > _COUNTED_WORDS:  # the rare ones, as Misra and Gries leave them out
+        counts = Counter({word: count - 1 for word, count in counts.items() if count > 1})
+    return _Trace(row, counts)
 
 
 def _trace(traces: Sequence[Row]) -> Row:

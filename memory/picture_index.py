@@ -148,6 +148,19 @@ class PictureIndex:
         chunk = self._chunks[self._chunk_of(number)]
         return chunk.vectors_ND[int(np.searchsorted(chunk.rows_N["number"][: chunk.num_used], number))].float()
 
+    @property
+    def num_vectors(self) -> int:
+        """How many pictures have a vector of this kind."""
+        return sum(int((rows["is_here"] & rows["has_vector"]).sum()) for rows in self._all())
+
+    def without_vectors(self, num_channels: int) -> PictureIndex:
+        """The same pictures, in an index for vectors of another length."""
+        index = PictureIndex(num_channels)
+        for rows in self._all():
+            for row in rows:
+                index.add(_found(row), None, is_first=bool(row["is_first"]), num_bytes=int(row["num_bytes"]))
+        return index
+
     def oldest(self, *, among_firsts: bool) -> Found | None:
         """The oldest picture that begins its event, or the oldest that does not."""
         for chunk in self._chunks:

@@ -266,17 +266,16 @@ class Memory:
             if block_id in self._older:
                 self._drop(block_id)
                 self._num_evicted += 1
-        for place, (block, row) in enumerate(blocks):
+        for block, _ in blocks:
             skip_block_ids(block.id)
             self._num_appended += 1
             self._newest_start_s = max(self._newest_start_s, block.span.start_s)
-            if isinstance(block, PackedBlock):
-                evicted += self._keep(block, row)
-            elif place < num_packed:
-                evicted += self._retire(block)
-            else:
-                self._recent[block.id] = owned_block(block)
-                self._recent_bytes += block.num_bytes
+        for block, _ in blocks[num_packed:]:
+            assert isinstance(block, KVBlock)
+            self._recent[block.id] = owned_block(block)
+            self._recent_bytes += block.num_bytes
+        for block, row in blocks[:num_packed]:
+            evicted += self._keep(block, row) if isinstance(block, PackedBlock) else self._retire(block)
         self._count_out(tuple(evicted))
 
     def check(self) -> None:

@@ -44,7 +44,7 @@ _KEPT: dict[str, dict[str, Any]] = {
     "plain": {"codec": "plain"},
     "int4": {"codec": "int4"},
     "int2": {"codec": "int2"},
-    "novel+adaptive": {"codec": "adaptive", "pruner": Novel(keep_tokens=64, least=0.3)},
+    "novel+adaptive": {"codec": "adaptive", "pruner": Novel(keep_tokens=64, least=0.3, refresh_blocks=16)},
 }
 
 

@@ -7,22 +7,24 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..encoders import FrameTokens
 from ..encoders.tokens_at_rest import rest_tokens
-from ..memory import BlockId, Memory, MemoryConfig
+from ..memory import BlockId, KVBlock, Memory, MemoryConfig
 from ..memory.archive import Archive, Seen
 from ..memory.block import skip_block_ids
 from ..memory.depot_keeper import DepotKeeper, read_blocks
-from ..memory.depots import DepotStats, open_depot
+from ..memory.depots import DepotError, DepotStats, open_depot
 from ..memory.depots.directory import DirectoryDepot
 from ..memory.depots.ram import RamDepot
 from ..memory.depots.writer import DepotWriter
 from ..memory.event_log import EventLog
 from ..memory.keeper import NoKeeper
+from ..memory.log_reader import LogReader
 from ..memory.no_archive import NoArchive
 from ..stream import Frame, Span
 from ..stream.redact import redact
@@ -36,6 +38,8 @@ _MAX_STATE_BYTES = 64 * 2**10
 _LATE_S = 1e12  # later than any stream lasts
 _ARCHIVE_BYTES = 2**30
 _ARCHIVE_BYTES_IN_RAM = 64 * 2**20
+_MAX_NOTICES = 32
+_MAX_LINES_LET_GO = 1000  # at a time
 
 
 class Known(NamedTuple):
@@ -68,6 +72,7 @@ class History:
     Opened where another session has been, it knows what that one knew. Nothing here waits for a disk or a server.
 
     notices: sentences on what was found damaged, or is not used; each is also logged once.
+    is_behind: where another process writes: whether what came last could not be read, and is not known here.
     """
 
     def __init__(
@@ -87,7 +92,9 @@ class History:
         self.config = config
         self.gate = config.made_gate()
         self.read_only = read_only
+        self.is_closed = False
         self.notices: tuple[str, ...] = ()
+        self.is_behind = False
         self._model_name, self._fingerprint = model_name, fingerprint
         self._where = "RAM" if at is None else redact(str(at))
         self._depot = open_depot(at, session=stream_id, read_only=read_only, segment_bytes=self._segment_bytes)
@@ -97,13 +104,14 @@ class History:
                 self._writer = DepotWriter(self._depot, queue_bytes=config.queue_bytes, patience_s=patience_s)
             # In RAM a record would be the same block once more.
             is_kept = self._writer is not None and self.outlives
-            self.memory = Memory(memory, DepotKeeper(self._writer) if self._writer and is_kept else NoKeeper())
-            self.log = EventLog(self._log_path(at), budget_bytes=config.log_bytes)
+            keeper = DepotKeeper(self._writer, fingerprint) if self._writer and is_kept else NoKeeper()
+            self.memory = Memory(memory, keeper)
+            self.log = self._made_log(at)
             self.archive = self._made_archive()
-            self._last_line = -1
-            self._foreign: list[int] = []
+            self._first_line, self._last_line = 0, -1  # numbers of records, where lines are records
+            self._useless: list[int] = []  # blocks at rest that are not used; they go when this session has its own
+            self._packed_here: set[BlockId] = set()  # where another process writes, and had not packed them yet
             self._state = self._read_state()
-            self.is_same_model = self._state.get("fingerprint", fingerprint) == fingerprint
             self._restore()
         except BaseException:
             self.close()
@@ -158,9 +166,7 @@ class History:
     def see(self, frame: Frame, tokens: FrameTokens) -> None:
         """Takes note of a block's last frame and of what the model saw in it: a keyframe, perhaps."""
         if self._writer is not None:
-            for number in self._foreign:
-                self._writer.drop("kv", number)
-            self._foreign.clear()
+            self._useless = [number for number in self._useless if not self._writer.drop("kv", number)]
         extra = rest_tokens(tokens) if self.config.archive_tokens else None
         self._tell(self.archive.see(frame.rgb_HW3, tokens.span, tokens.mean_D, extra))
 
@@ -168,10 +174,11 @@ class History:
         """Writes a line of the log."""
         if self.read_only:
             return
-        number = self.log.add(span, text, kind)
+        self.log.add(span, text, kind)
         if self._writer is not None and self._lines_travel:
             record = json.dumps({"start_s": span.start_s, "end_s": span.end_s, "kind": kind, "text": text}).encode()
-            self._writer.submit("line", number, lambda: record, num_bytes=len(record))
+            self._last_line += 1
+            self._writer.submit("line", self._last_line, lambda: record, num_bytes=len(record))
 
     def is_flush_due(self) -> bool:
         """Whether the flush interval has passed."""
@@ -184,14 +191,16 @@ class History:
             return
         self._state = {
             "version": _STATE_VERSION,
-            "fingerprint": self._fingerprint,
-            "model": self._model_name,
+            # Until this session has blocks of its own, those at rest are the other model's.
+            "model": self._state.get("model", self._model_name) if self._useless else self._model_name,
             "wall_s": time.time(),
             **state,
         }
         data = json.dumps(self._state).encode()
         self._writer.submit("state", _STATE, lambda: data, num_bytes=len(data))
         self.log.flush()
+        if self._lines_travel and self._writer.num_bytes("line") > self.config.log_bytes * 7 // 8:
+            self._let_lines_go()
 
     @property
     def seen(self) -> Known:
@@ -204,32 +213,44 @@ class History:
         return Known(newest_s if from_s is None else from_s, newest_s, int(self._state.get("num_frames", 0)))
 
     def refresh(self) -> bool:
-        """Where another process writes: takes in what came since; whether anything did."""
+        """Where another process writes: takes in what came since; whether anything did. What cannot be read now is
+        taken in later, and questions are answered from what is known."""
         if not self.read_only:
             return False
-        self._state = self._read_state()
-        is_new = self._follow_blocks()
-        is_new |= self.archive.restore().num_keyframes > 0
-        self._follow_lines()
+        is_new, was_behind, self.is_behind = False, self.is_behind, False
+        try:
+            self._state = self._read_state() or self._state
+            is_new = self._follow_blocks()
+            is_new |= self.archive.restore().num_keyframes > 0
+            self._follow_lines()
+        except DepotError as error:
+            self.is_behind = True
+            if not was_behind:
+                _log.warning("%s; questions are answered from what is known here", redact(str(error)))
         return is_new
 
     def close(self) -> None:
         """Writes what waits, as far as that goes in two seconds, and lets go. Idempotent."""
-        if getattr(self, "_writer", None) is not None and hasattr(self, "archive"):
-            self._tell(self.archive.close())
-        for part in ("_writer", "log", "_depot"):
-            held = getattr(self, part, None)
-            if held is not None:
-                held.close()
+        with ExitStack() as closing:
+            for part in ("_depot", "log", "_writer"):  # the last one first
+                held = getattr(self, part, None)
+                if held is not None:
+                    closing.callback(held.close)
+            if not self.is_closed and getattr(self, "_writer", None) is not None and hasattr(self, "archive"):
+                self._tell(self.archive.close())
+            self.is_closed = True
 
     @property
     def _lines_travel(self) -> bool:
         """Whether lines are records too, because the log is not a file there."""
         return self.outlives and not isinstance(self._depot, DirectoryDepot)
 
-    def _log_path(self, at: str | Path | None) -> Path | None:
+    def _made_log(self, at: str | Path | None) -> EventLog:
         """A directory holds the log as a file; over Redis its lines travel as records, and this is in RAM."""
-        return Path(at) / "log.sqlite" if isinstance(self._depot, DirectoryDepot) and at is not None else None
+        path = Path(at) / "log.sqlite" if isinstance(self._depot, DirectoryDepot) and at is not None else None
+        if path is not None and self.read_only:
+            return LogReader(path, budget_bytes=self.config.log_bytes)
+        return EventLog(path, budget_bytes=self.config.log_bytes)
 
     @property
     def _segment_bytes(self) -> int:
@@ -265,37 +286,36 @@ class History:
             self._notice(fault)
         self.archive.restore()
         self._follow_lines()
-        if not self.is_same_model:
-            self._refuse_blocks()
-        else:
-            self._follow_blocks()
+        self._follow_blocks()
 
-    def _refuse_blocks(self) -> None:
-        """Says so where there are another model's blocks, and lets them go once this one has its own."""
-        self._foreign = self._depot.numbers("kv")
-        if self._foreign:
-            skip_block_ids(BlockId(self._foreign[-1]))
+    def _follow_blocks(self) -> bool:
+        """Takes in blocks at rest that are not here, and lets go those that are at rest no more."""
+        # A writer has them in its own form by now; all that follows them is read again too, so order is kept.
+        again, self._packed_here = self._packed_here, set()
+        known = set(self.memory.older) - again
+        before = [block.id for block in self.memory.recent]
+        found = read_blocks(self._depot, self._fingerprint, known)
+        if found.ids:
+            skip_block_ids(max(found.ids))
+        self._useless = [*found.foreign, *found.damaged]
+        if found.foreign:
             self._notice(
                 f"the keys and values in {self._where} were written by another model "
                 f"({self._state.get('model', 'unknown')}); {self._model_name} uses its pictures and text, and not them"
             )
-
-    def _follow_blocks(self) -> bool:
-        """Takes in blocks at rest that are not here, and lets go those that are at rest no more."""
-        if not self.is_same_model:
-            return False
-        known = set(self.memory.older)
-        before = [block.id for block in self.memory.recent]
-        found = read_blocks(self._depot, known)
-        if found.num_lost:
-            self._notice(f"{found.num_lost} blocks in {self._where} are damaged; they are left out")
-        gone = known - found.ids
+        if found.damaged:
+            self._notice(f"{len(found.damaged)} blocks in {self._where} are damaged; they are left out")
+        if self.read_only:
+            exact = sorted((b.block.span, b.block.id) for b in found.blocks if isinstance(b.block, KVBlock))
+            self._packed_here = {block_id for _, block_id in exact[: -self.memory.config.recent_frames]}
+        gone = (known - found.ids) | again
         try:
             self.memory.restore(found.blocks, gone)
         except ValueError as error:
             self._notice(f"the keys and values in {self._where} are not used: {error}")
+            self._useless += [at_rest.block.id for at_rest in found.blocks]
             return False
-        return bool(gone or known != set(self.memory.older) or before != [b.id for b in self.memory.recent])
+        return bool(gone or known | again != set(self.memory.older) or before != [b.id for b in self.memory.recent])
 
     def _follow_lines(self) -> None:
         """Lines that came as records, into the log that is searched."""
@@ -304,6 +324,7 @@ class History:
         for number in self._depot.numbers("line"):
             if number <= self._last_line:
                 continue
+            self._first_line = number if self._last_line < 0 else self._first_line
             data = self._depot.get("line", number)
             try:
                 given = json.loads(data or b"")
@@ -312,6 +333,13 @@ class History:
             except (ValueError, TypeError, LookupError, RecursionError) as error:
                 _log.debug("line %d: %s", number, error)
             self._last_line = number
+
+    def _let_lines_go(self) -> None:
+        """The oldest quarter of the lines that are records."""
+        assert self._writer is not None
+        until = self._first_line + min(_MAX_LINES_LET_GO, (self._last_line - self._first_line) // 4 + 1)
+        while self._first_line < until and self._writer.drop("line", self._first_line):
+            self._first_line += 1
 
     def _read_state(self) -> dict[str, Any]:
         """What the last flush wrote; empty where there is none or it makes no sense."""
@@ -329,7 +357,7 @@ class History:
 
     def _notice(self, sentence: str) -> None:
         if sentence not in self.notices:
-            self.notices = (*self.notices, sentence)
+            self.notices = (*self.notices, sentence)[-_MAX_NOTICES:]
             _log.warning("%s", sentence)
 
 
@@ -338,4 +366,4 @@ def _are_times(state: Mapping[str, Any]) -> bool:
         return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
     names = ("seen_from_s", "seen_until_s", "num_frames")
-    return all(fits(state.get(name)) for name in names) and isinstance(state.get("fingerprint"), str)
+    return all(fits(state.get(name)) for name in names) and isinstance(state.get("model"), str)

@@ -11,7 +11,9 @@ from typing import Any
 from ..encoders.compressors import COMPRESSORS
 from ..encoders.reuse import REUSERS
 from ..encoders.selectors import SELECTORS
-from ..memory import CODECS, EVICTORS, RETRIEVERS, TIERS
+from ..memory import CODECS, EVICTORS, PRUNERS, RETRIEVERS, TIERS
+from ..memory.depots import DEPOTS
+from ..memory.recall_gate import RECALL_GATES
 from ..stream import GATES, SAMPLERS, Table
 
 # kind -> its table, and the place of its methods on the way from picture to answer
@@ -21,10 +23,13 @@ KINDS: dict[str, tuple[Table[Any], str]] = {
     "selectors": (SELECTORS, "frames of a recording: which are looked at"),
     "reusers": (REUSERS, "inside the vision tower"),
     "compressors": (COMPRESSORS, "after the tower, before the language model"),
-    "codecs": (CODECS, "memory at rest"),
-    "tiers": (TIERS, "where memory is kept"),
-    "evictors": (EVICTORS, "when the memory is full"),
-    "retrievers": (RETRIEVERS, "when a question is asked"),
+    "pruners": (PRUNERS, "tokens of a block that leaves the recent window: which stay"),
+    "codecs": (CODECS, "keys and values at rest"),
+    "tiers": (TIERS, "where keys and values are kept"),
+    "evictors": (EVICTORS, "when their cap is reached"),
+    "depots": (DEPOTS, "where what was seen outlives the process"),
+    "recall gates": (RECALL_GATES, "a question: whether history is opened"),
+    "retrievers": (RETRIEVERS, "a question: which blocks it needs"),
 }
 
 

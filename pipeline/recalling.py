@@ -15,6 +15,7 @@ from ..memory.depots import DepotError
 from ..memory.event_log import Line
 from ..memory.fusion import fuse, pick
 from ..memory.index import Scored
+from ..memory.picture_index import Found as Picture
 from ..memory.recall_gate import WordsGate
 from ..stream import Frame, Span, time_words
 from .history import History
@@ -26,6 +27,8 @@ from .prompts import Prompts
 _CANDIDATES = 4
 # A block so many seconds before a moment still shows it.
 _NEAR_S = 4.0
+# A keyframe so many seconds before a moment stands for it where none came since: an event is about as long at most.
+_STANDS_S = 64.0
 
 
 # Asks for what is older than keys and values may reach.
@@ -104,7 +107,7 @@ class Recalling:
         num_reads = self._history.config.num_reads if span is not None or _PAST.opens(question, None) else 0
         timeline = Timeline(memory.older)
         lines = self._history.log.search(question, num_units, span)
-        for found in (self._pictures(question, num_units, span, timeline), self._said(lines, timeline)):
+        for found in (self._pictures(question, num_units, span, timeline), self._said(lines, span, timeline)):
             rankings.append(list(found))
             spans |= found
         scores = fuse([ranking for ranking in rankings if ranking])
@@ -121,24 +124,29 @@ class Recalling:
         return Recall(tuple(blocks), (0.0,) * len(blocks), num_missed)
 
     def _pictures(self, question: str, num_units: int, span: Span | None, timeline: Timeline) -> dict[Unit, Span]:
-        """Keyframes that look like the question's words, best first, as units."""
+        """Keyframes that look like the question's words, best first, as units; where none can be compared, some of
+        the span."""
         archive = self._history.archive
         if not archive.num_keyframes:
             return {}
         try:
             query_D = self._model.embed_words(question).float().mean(dim=0)
+            keyframes = archive.find(query_D, _CANDIDATES * num_units, span)
         except ValueError:  # a model that does not embed words alone
-            return {}
+            keyframes = []
+        if span is not None and not keyframes:
+            keyframes = archive.between(span)
+            keyframes = keyframes[:: -(-len(keyframes) // (_CANDIDATES * num_units)) or 1]
         found: dict[Unit, Span] = {}
-        for keyframe in archive.find(query_D, _CANDIDATES * num_units, span):
+        for keyframe in keyframes:
             unit = Unit("picture", keyframe.number)
             # What keys and values still show is found by these, which know it better.
             if unit in (standing := self._standing_for(keyframe.span, unit, timeline)):
                 found |= standing
         return found
 
-    def _said(self, lines: Sequence[Line], timeline: Timeline) -> dict[Unit, Span]:
-        """Lines that have the question's words, best first, as units."""
+    def _said(self, lines: Sequence[Line], span: Span | None, timeline: Timeline) -> dict[Unit, Span]:
+        """Lines that have the question's words, best first, as units: of the span, where it is about one."""
         found: dict[Unit, Span] = {}
         for line in lines:
             if any(block.span.overlaps(line.span) for block in self._memory.recent):
@@ -146,10 +154,19 @@ class Recalling:
             if self._prompts.note is not None:
                 found[Unit("line", line.number)] = line.span
             shown = Span(line.span.end_s, line.span.end_s)
-            keyframe = self._history.archive.nearest(line.span.end_s)
+            keyframe = self._keyframe_at(line.span.end_s)
             otherwise = None if keyframe is None else Unit("picture", keyframe.number)
-            found |= self._standing_for(shown, otherwise, timeline)
+            for unit, held in self._standing_for(shown, otherwise, timeline).items():
+                own = keyframe.span if unit == otherwise and keyframe is not None else held
+                if span is None or own.overlaps(span):
+                    found[unit] = held
         return found
+
+    def _keyframe_at(self, time_s: float) -> Picture | None:
+        """What was shown then, as far as pictures know."""
+        archive = self._history.archive
+        before = archive.between(Span(time_s - _STANDS_S, time_s))
+        return before[-1] if before else archive.nearest(time_s)
 
     def _standing_for(self, shown: Span, otherwise: Unit | None, timeline: Timeline) -> dict[Unit, Span]:
         """The unit for what was shown then: none where it is in sight anyway, T1's block where there is one."""

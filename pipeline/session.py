@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -196,10 +197,12 @@ class Session:
         What it knew is let go, but for what outlives the process: that is brought to rest first.
         """
         if not self._is_closed:
-            try:
+            with ExitStack() as closing:
+                closing.callback(self._let_go)
+                closing.callback(self.history.close)
                 self.flush()
-            finally:
-                self.history.close()
+
+    def _let_go(self) -> None:
         self._is_closed = True
         self.intake.clear()
         self.memory.forget()
@@ -216,33 +219,40 @@ class Session:
         return self._context
 
     def saw(self, sights: Sequence[Sight]) -> None:
-        """Pending frames that fill blocks were seen. Raises ValueError as `Intake.saw` does."""
+        """Pending frames that fill blocks were seen. Raises ValueError as `Intake.saw` does, for what is left out."""
         shown = self.intake.pending[
             self._engine.model.spec.frames_per_block - 1 :: self._engine.model.spec.frames_per_block
         ]
         seen = list(zip(shown, sights, strict=False))
-        self.intake.saw(sights)
+        refused: ValueError | None = None
+        try:
+            self.intake.saw(sights)
+        except ValueError as error:
+            refused = error
         for frame, sight in seen:
-            self.history.see(frame, sight.tokens)
+            try:
+                self.history.see(frame, sight.tokens)
+            except ValueError as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
 
     def take(self, blocks: Sequence[KVBlock]) -> None:
         """Some of what was ready, `num_readable` at most, was read into the context, and these are its blocks.
 
-        Raises ValueError for one that is not finite; it is left out, and all others are taken.
+        Raises ValueError for one that is not finite; it is left out, and those read after it are to be read again,
+        since it is in what they were read after.
         """
-        self.intake.read(len(blocks))
-        refused: ValueError | None = None
         for block in blocks:
+            self.intake.read(1)
             try:
                 self._has_left |= bool(self.memory.append(block).left_recent)
-            except ValueError as error:
-                # What is in the context already would spoil all that is read after it.
-                self._is_stale, refused = True, refused or error
-        self._num_read += len(blocks)
+            except ValueError:
+                self._is_stale = True
+                raise
+            self._num_read += 1
         if self._has_left and self._num_read % self._engine.config.chunk_frames == 0:
             self._is_stale, self._has_left = True, False
-        if refused is not None:
-            raise refused
 
     def refresh(self) -> None:
         """Where another process writes, what came since is read."""

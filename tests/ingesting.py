@@ -1,4 +1,5 @@
-"""A process whose children ingest until they are killed: `python ingesting.py`, a directory and a pause on each line.
+"""A process whose children ingest until they are killed: `python ingesting.py`; each line a directory, a pause
+in seconds and a pruner.
 
 Loading a model takes seconds, so it is loaded once and every child is forked from it. The child answers with its
 process id, then, as it goes, with `pushed N` after each frame and `rest N` when all that was read of the first N frames
@@ -36,10 +37,10 @@ def frames_of(seed: int, num_frames: int = NUM_FRAMES) -> list[Frame]:
     return frames[:num_frames]
 
 
-def config() -> EngineConfig:
+def config(pruner: str = "live_vlm") -> EngineConfig:
     """Tiers so small that they fill, and blocks are evicted, while a child lives."""
     return EngineConfig(
-        memory=MemoryConfig(recent_frames=4, recall_blocks=6, budget_bytes=400_000, pruner="novel", codec="adaptive"),
+        memory=MemoryConfig(recent_frames=4, recall_blocks=6, budget_bytes=400_000, pruner=pruner, codec="adaptive"),
         history=HistoryConfig(flush_every_s=FLUSH_EVERY_S, archive_bytes=4 * 2**20, log_bytes=2**20),
         chunk_frames=2,
         reuse="none",
@@ -51,9 +52,9 @@ def _say(words: str) -> None:
     os.write(sys.stdout.fileno(), f"{words}\n".encode())
 
 
-def _ingest(model: VideoLLM, frames: list[Frame], where: str, pause_s: float) -> None:
+def _ingest(model: VideoLLM, frames: list[Frame], where: str, pause_s: float, pruner: str) -> None:
     faulthandler.dump_traceback_later(20, exit=True)  # a child that hangs says where
-    with Engine(config(), model=model) as engine:
+    with Engine(config(pruner), model=model) as engine:
         session = engine.session("cam", at=where)
         _say("open")
         for number, frame in enumerate(frames, 1):
@@ -75,10 +76,10 @@ def main() -> None:
     model, frames = load_model("millpond/mini"), frames_of(11)
     _say("ready")
     for line in sys.stdin:
-        where, pause_s = line.split()
+        where, pause_s, pruner = line.split()
         child = os.fork()
         if child == 0:
-            _ingest(model, frames, where, float(pause_s))
+            _ingest(model, frames, where, float(pause_s), pruner)
             os._exit(0)
         _say(f"child {child}")
         os.waitpid(child, 0)

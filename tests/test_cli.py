@@ -69,7 +69,7 @@ def millpond(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 
 MODEL = ["--model", "--device", "--dtype", "--fps", "--gate", "--reuse", "--compress", "--keep"]
 SELECT = ["--select", "--frames"]
-COMMON = ["--config", "--json", "--for"]
+COMMON = ["--memory", "--config", "--json", "--for"]
 SURFACE = {
     "narrate": ["SOURCE", *MODEL, *COMMON],
     "ask": [
@@ -85,6 +85,12 @@ SURFACE = {
         *COMMON,
     ],
     "summarize": ["FILE", *MODEL, *SELECT, *COMMON],
+    "recall": [
+        "MEMORY",
+        "QUESTION...",
+        *("--since", "--until", "--search", "--stream"),
+        *("--model", "--device", "--dtype", "--config", "--json"),
+    ],
     "demo": ["--json"],
     "models": ["--json"],
     "sources": ["--json"],

@@ -17,7 +17,9 @@ from millpond.encoders.families.base_hf import HFVideoLLM
 from millpond.encoders.reuse import REUSERS
 from millpond.encoders.selectors import SELECTORS
 from millpond.encoders.sight import Need
-from millpond.memory import CODECS, EVICTORS, RETRIEVERS, TIERS
+from millpond.memory import CODECS, EVICTORS, PRUNERS, RETRIEVERS, TIERS
+from millpond.memory.depots import DEPOTS
+from millpond.memory.recall_gate import RECALL_GATES
 from millpond.pipeline.cli import main
 from millpond.pipeline.methods import KINDS, Method, as_markdown, as_text, list_of
 from millpond.stream import GATES, SAMPLERS, Frame, Source, Table
@@ -31,9 +33,12 @@ TABLES: dict[str, Table[Any]] = {
     "selectors": SELECTORS,
     "reusers": REUSERS,
     "compressors": COMPRESSORS,
+    "pruners": PRUNERS,
     "codecs": CODECS,
     "tiers": TIERS,
     "evictors": EVICTORS,
+    "depots": DEPOTS,
+    "recall gates": RECALL_GATES,
     "retrievers": RETRIEVERS,
 }
 ROWS = [(kind, name) for kind in TABLES for name in TABLES[kind]]
@@ -237,7 +242,7 @@ class Live(Source):
 
 
 def test_frames_of_a_live_stream_are_not_selected(millpond: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("millpond.pipeline.cli.open_source", lambda _uri, **_settings: Live())
+    monkeypatch.setattr("millpond.pipeline.opening.open_source", lambda _uri, **_settings: Live())
     for command in (["ask", "rtsp://door/1", QUESTION], ["summarize", "rtsp://door/1"]):
         told = refused(millpond(*command, "--select", "uniform"))
         assert "are selected from recordings" in told and "got the live rtsp://" in told and "secret" not in told
