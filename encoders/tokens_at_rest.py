@@ -33,9 +33,10 @@ def rest_tokens(tokens: FrameTokens) -> dict[str, Tensor]:
 
 def wake_tokens(rested: Mapping[str, Tensor], span: Span, dtype: torch.dtype) -> FrameTokens:
     """The tokens again; ValueError for tensors that are not what `rest_tokens` makes."""
-    missing = [name for name in _NAMES if name not in rested]
+    names = (*_NAMES, "deep_scale") if "deep" in rested else _NAMES
+    missing = [name for name in names if name not in rested]
     if missing:
-        raise ValueError(f"tokens at rest need {', '.join(_NAMES)}; got none named {', '.join(missing)}; drop them")
+        raise ValueError(f"tokens at rest need {', '.join(names)}; got none named {', '.join(missing)}; drop them")
     for name in ("kept", "pos", "grid", "advance"):
         if rested[name].dtype != torch.int64:
             raise ValueError(f"tokens at rest have {name} as int64; got {rested[name].dtype}; drop them")
@@ -44,6 +45,9 @@ def wake_tokens(rested: Mapping[str, Tensor], span: Span, dtype: torch.dtype) ->
             f"tokens at rest have a grid of 2 numbers and 1 advance; got {tuple(rested['grid'].shape)} and "
             f"{tuple(rested['advance'].shape)}; drop them"
         )
+    for name in ("kept", "pos", "grid", "advance"):
+        if bool((rested[name] < 0).any()):
+            raise ValueError(f"tokens at rest have no negative {name}; got {int(rested[name].min())}; drop them")
     height, width = rested["grid"].tolist()
     return FrameTokens(
         x_TD=_from_int8(rested["x"], rested["x_scale"], dtype),
@@ -68,4 +72,6 @@ def _from_int8(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
             f"tokens at rest are int8 with a float32 scale each; got {x.dtype} {tuple(x.shape)} and {scale.dtype} "
             f"{tuple(scale.shape)}; drop them"
         )
+    if not bool(scale.isfinite().all()):
+        raise ValueError("tokens at rest have finite scales; got NaN or infinity; drop them")
     return (x.float() * scale[..., None]).to(dtype)

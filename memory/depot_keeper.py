@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import deque
 from collections.abc import Container, Iterable
 from dataclasses import replace
 from typing import NamedTuple
@@ -23,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 _EXACT = PlainCodec()
 _MARK_BYTES = 16
+_MAX_LATE = 2**16
 _QUERY_DIMS = 4  # layers, heads, tokens, channels; rows of an index have fewer
 
 
@@ -41,16 +43,18 @@ class DepotKeeper(Keeper):
         """fingerprint: of the model that makes the blocks."""
         self._writer = writer
         self._mark = _mark_of(fingerprint)
+        self._late: deque[BlockId] = deque(maxlen=_MAX_LATE)  # drops that found no room yet
 
     def arrived(self, block: KVBlock) -> None:
+        while self._late and self._writer.drop("kv", self._late[0]):
+            self._late.popleft()
         self._writer.submit("kv", block.id, lambda: [self._mark, *_encode_recent(block)], num_bytes=block.num_bytes)
 
     def kept(self, block: PackedBlock, row: Tensor | None) -> None:
         self._writer.submit("kv", block.id, lambda: [self._mark, *encode_block(block, row)], num_bytes=block.num_bytes)
 
     def let_go(self, ids: Iterable[BlockId]) -> None:
-        for block_id in ids:
-            self._writer.drop("kv", block_id)
+        self._late += (block_id for block_id in ids if not self._writer.drop("kv", block_id))
 
 
 class Found(NamedTuple):

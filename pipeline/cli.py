@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..memory.depots import DepotError
 from ..stream import SOURCES, SourceLost
 from .answer import Answer, Narration
 from .bench import BENCHES
@@ -61,7 +62,7 @@ def main() -> None:
     logging.getLogger("huggingface_hub").propagate = False
     try:
         app(prog_name="millpond")
-    except (ValueError, SourceLost) as error:
+    except (ValueError, SourceLost, DepotError) as error:
         complain(error)
         sys.exit(2)
     except SystemExit as end:

@@ -38,9 +38,15 @@ def frames_of(seed: int, num_frames: int = NUM_FRAMES) -> list[Frame]:
 
 
 def config(pruner: str = "live_vlm") -> EngineConfig:
-    """Tiers so small that they fill, and blocks are evicted, while a child lives."""
+    """Tiers so small that they fill, and blocks are evicted, while a child lives.
+
+    In a slab, what came and went before decides whether one block more has room; in a dictionary only its bytes do.
+    """
+    tier = "slab" if pruner == "novel" else "host"
     return EngineConfig(
-        memory=MemoryConfig(recent_frames=4, recall_blocks=6, budget_bytes=400_000, pruner=pruner, codec="adaptive"),
+        memory=MemoryConfig(
+            recent_frames=4, recall_blocks=6, budget_bytes=400_000, pruner=pruner, tier=tier, codec="adaptive"
+        ),
         history=HistoryConfig(flush_every_s=FLUSH_EVERY_S, archive_bytes=4 * 2**20, log_bytes=2**20),
         chunk_frames=2,
         reuse="none",

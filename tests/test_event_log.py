@@ -225,6 +225,32 @@ def test_the_cap_holds_after_any_sequence(bursts: list[tuple[int, int]], per_com
         log.close()
 
 
+@pytest.mark.parametrize("flush_every", [1, 10**9])
+def test_a_full_log_lets_go_a_little_at_a_time(tmp_path: Path, flush_every: int) -> None:
+    """What one call does is in proportion to what came in since, however much is held."""
+    budget_bytes = MIN_BUDGET_BYTES
+    log = EventLog(tmp_path / "log.sqlite", budget_bytes=budget_bytes)
+    made, gone, written, num_added = random.Random(4), [], [], 8_000
+    for n in range(num_added):
+        before, before_bytes = log.num_let_go, log.num_bytes
+        log.add(Span(n, n + 1), some_text(made, 14))
+        if n % flush_every == 0:
+            log.flush()
+        gone.append(log.num_let_go - before)
+        written.append(log.num_bytes - before_bytes)
+    log.check()
+    assert log.num_let_go > num_added // 4
+    assert max(gone) < log.num_lines // 16
+    assert max(written) < budget_bytes // 8
+    assert max(sum(gone[n : n + 1000]) for n in range(0, num_added, 1000)) < 3000
+    *traces, _ = log.lines(kind="trace", num_lines=100)
+    assert all(int(trace.text.split()[0]) > log.num_lines // 16 for trace in traces), "but traces stand for many"
+    log.close()
+    again = EventLog(tmp_path / "log.sqlite", budget_bytes=budget_bytes)
+    assert again.num_let_go == log.num_let_go, "opening it lets nothing go"
+    again.close()
+
+
 def test_a_lower_cap_is_kept_from_the_opening_on(tmp_path: Path) -> None:
     path = tmp_path / "log.sqlite"
     log = EventLog(path, budget_bytes=4 * MIN_BUDGET_BYTES)

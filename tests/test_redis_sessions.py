@@ -19,11 +19,11 @@ from millpond.memory.depots import DepotError, DepotTaken
 from millpond.pipeline import Engine, EngineConfig, Session
 from millpond.stream import Span
 
-from .ingesting import NUM_FRAMES, frames_of
+from .ingesting import frames_of
 from .redis_server import RedisServer, running_redis
 from .sessions_at import COUNT, FIRST, at_rest, check, push, settings, told, until
 
-FRAMES = frames_of(11, 72)
+FRAMES, FRAMES_LATER = frames_of(11, 74)[:72], frames_of(11, 74)[72:]
 PASSWORD = "hunter2secret"
 
 
@@ -42,7 +42,9 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 def opened(
     model: VideoLLM, url: str, *, read_only: bool = False, config: EngineConfig | None = None
 ) -> Iterator[Session]:
-    with Engine(config or settings(), model=model) as engine:
+    # Who writes holds the cap; who reads has room for all that is there.
+    config = config or (settings(memory={"budget_bytes": 2**22}) if read_only else settings())
+    with Engine(config, model=model) as engine:
         yield engine.session("cam", at=url, read_only=read_only)
 
 
@@ -129,14 +131,15 @@ def test_one_process_ingests_and_another_answers(model: VideoLLM, server: RedisS
         child.wait_for(20)
         with opened(model, server.url(), read_only=True) as reader:
             seen_s: list[float] = []
-            for number in (40, 80, NUM_FRAMES):
+            for number in (40, 70, 100):
                 child.wait_for(number)
                 assert reader.ask(COUNT).text
                 check(reader)
                 seen_s.append(reader.seen_until_s or -1.0)
             assert seen_s[0] < seen_s[1] < seen_s[2]
-            until(lambda: bool(follow(reader)) and spans(reader)[-1].end_s == NUM_FRAMES - 1.0, "the last frame")
-            check_as_twin(model, reader, NUM_FRAMES)
+            until(lambda: bool(follow(reader)) and spans(reader)[-1].end_s >= 99.0, "what came since")
+            starts_s = [span.start_s for span in spans(reader)]
+            assert starts_s == [starts_s[0] + i for i in range(len(starts_s))]  # no gap
             assert reader.history.log.search("passed", 3)
             with pytest.raises(ValueError, match="read_only=True"):
                 reader.push(FRAMES[0])
@@ -227,10 +230,11 @@ def test_what_finds_no_room_while_the_server_is_away_is_counted(model: VideoLLM,
         counts = stats(writer)
         ended = counts.num_written + counts.num_dropped + counts.num_failed + counts.num_superseded
         assert counts.num_submitted == ended
+        push(writer, FRAMES_LATER)
+        at_rest(writer)  # drops that found no room are made up for
         known = set(spans(writer))
     with opened(model, server.url()) as again:
-        left = set(spans(again))
-        assert left < known and again.seen_until_s == 71.0
+        assert set(spans(again)) <= known and again.seen_until_s == 73.0
         assert again.ask(COUNT).text
         check(again)
 
@@ -255,6 +259,15 @@ def test_a_server_that_hangs_holds_up_no_frame(model: VideoLLM, server: RedisSer
         until(lambda: not stats(writer).is_down and not stats(writer).num_waiting, "it does not come back")
         at_rest(writer)
         until(lambda: follow(reader) == spans(writer), "the reader stays behind")
+
+
+def test_the_command_line_says_so_in_a_line(server: RedisServer) -> None:
+    server.stop()
+    command = [sys.executable, "-c", "from millpond.pipeline.cli import main; main()", "recall"]
+    said = subprocess.run([*command, server.url(f"ann:{PASSWORD}")], capture_output=True, text=True)
+    (line,) = [line for line in said.stderr.splitlines() if "cannot be reached" in line]
+    assert said.returncode == 2 and line.startswith("millpond: ")
+    assert "Traceback" not in said.stderr and PASSWORD not in said.stderr + said.stdout
 
 
 @pytest.mark.parametrize("read_only", [False, True])
@@ -334,7 +347,7 @@ def test_a_second_writer_is_refused_and_the_first_goes_on(model: VideoLLM, serve
         child.wait_for(40)
 
 
-@pytest.mark.parametrize("num_pushed", [7, 60])
+@pytest.mark.parametrize("num_pushed", [7, 28])
 def test_a_session_goes_on_after_its_writer_was_killed(
     model: VideoLLM, server: RedisServer, tmp_path: Path, num_pushed: int
 ) -> None:

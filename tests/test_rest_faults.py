@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -292,3 +293,20 @@ def test_a_session_that_cannot_open_leaves_nothing_locked(model: VideoLLM, tmp_p
             engine.session("cam", at=tmp_path / "cam")
         log.write_bytes(whole)
         assert len(spans(engine.session("cam", at=tmp_path / "cam"))) == 8
+
+
+def test_a_slow_disk_holds_up_no_frame(model: VideoLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Engine(settings(queue_bytes=150_000), model=model) as engine:
+        session = engine.session("cam", at=tmp_path / "cam")
+        put = session.history._depot.put
+        monkeypatch.setattr(session.history._depot, "put", lambda *given: (time.sleep(0.2), put(*given)))
+        longest_s = 0.0
+        for frame in FRAMES[:30]:
+            began_s = time.monotonic()
+            session.push(frame)
+            longest_s = max(longest_s, time.monotonic() - began_s)
+        stats = session.history.writer_stats
+        assert stats is not None and stats.num_dropped > 0
+        assert longest_s < 1.0  # a frame period
+        monkeypatch.undo()
+        assert session.ask(COUNT).text

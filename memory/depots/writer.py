@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ...stream.redact import redact
 from .base import Depot, DepotFull, DepotStats, Kind, Payload, check_address, parts_of
 from .outage import Outage
+from .patience import Patience
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class DepotWriter:
     drops; any thread may get, flush or read stats. The depot stays the caller's to close, after this.
 
     queue_bytes: cap on what waits, as told by `num_bytes` of each submission.
-    patience_s: longest wait of a submission: less than a frame period.
+    patience_s: longest wait of all submissions in a stretch of twice that: half a frame period.
     flush_every_s: longest time that something written stays unflushed.
     retry_s, max_retry_s: first and longest wait before a depot that failed is tried again.
     """
@@ -73,8 +74,8 @@ class DepotWriter:
         if queue_bytes < 1 or patience_s < 0 or flush_every_s <= 0:
             got = f"{queue_bytes}, {patience_s} and {flush_every_s}"
             raise ValueError(f"a writer wants queue_bytes >= 1, patience_s >= 0 and flush_every_s > 0; got {got}")
-        self.depot, self.queue_bytes = depot, queue_bytes
-        self.patience_s, self.flush_every_s = patience_s, flush_every_s
+        self.depot, self.queue_bytes, self.flush_every_s = depot, queue_bytes, flush_every_s
+        self._patience = Patience(patience_s)
         self._outage = Outage(retry_s, max_retry_s)
         self._waiting: OrderedDict[tuple[Kind, int], _Op] = OrderedDict()
         self._pictures: OrderedDict[int, _Op] = OrderedDict()  # those of _waiting that are puts of pictures
@@ -222,8 +223,7 @@ class DepotWriter:
     def _make_room(self, op: _Op) -> bool:
         """Waits, then lets the oldest pictures go, until op fits; False where it must not or cannot."""
         if op.held_bytes > self.queue_bytes:
-            what = f"holds {op.held_bytes} bytes, and the queue {self.queue_bytes}; raise queue_bytes"
-            self._tell_once(op, ValueError(what))
+            self._tell_once(op, ValueError(f"got {op.held_bytes} bytes for {self.queue_bytes}; raise queue_bytes"))
             return False
 
         def fits() -> bool:
@@ -234,7 +234,7 @@ class DepotWriter:
             return self._is_closing or self._outage.is_on or self._is_stalled
 
         if not fits() and not may_not_wait():
-            self._changed.wait_for(lambda: fits() or may_not_wait(), self.patience_s)
+            self._patience.wait_for(self._changed, lambda: fits() or may_not_wait())
             self._is_stalled = not fits()
         if self._is_closing:
             return False
