@@ -56,6 +56,7 @@ class EventLog:
         read of it is kept; ValueError for another program's database.
     budget_bytes: all its files together, at least 1 MiB; a `.bad` one is not counted.
     lines_per_commit: a commit comes after as many lines, 1 or more, or 32 Ki letters.
+    warns: whether a disk that fails is warned of; not where another one on the same disk does.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class EventLog:
         *,
         budget_bytes: int = 64 * 2**20,
         lines_per_commit: int = 256,
+        warns: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if budget_bytes < MIN_BUDGET_BYTES:
@@ -73,6 +75,7 @@ class EventLog:
         self._path = None if path is None else Path(path)
         self._budget_bytes = budget_bytes
         self._lines_per_commit = lines_per_commit
+        self._warns = warns
         self._clock = clock
         self._max_chars = min(_MAX_CHARS, budget_bytes // 256)
         self._chars_per_commit = min(_CHARS_PER_COMMIT, budget_bytes // 128)
@@ -227,7 +230,8 @@ class EventLog:
 
     def _fail(self, error: sqlite3.DatabaseError) -> None:
         if not self.is_down:
-            _log.warning("the log %s cannot be written (%s): its lines wait in RAM", self._path, error)
+            level = logging.WARNING if self._warns else logging.INFO
+            _log.log(level, "the log %s cannot be written (%s): its lines wait in RAM", self._path, error)
         self._wait_s = min(max(2 * self._wait_s, _FIRST_WAIT_S), _LONGEST_WAIT_S)
         self._retry_at_s = self._clock() + self._wait_s
 

@@ -127,8 +127,9 @@ def _day(result: dict[str, Any]) -> Iterator[str]:
             f"(error {day['rss_slope_error_bytes_per_hour']:.0f}), within {day['rss_spread']:.2%}"
         )
     yield (
-        f"pushing a frame, its reading and all that it moves down the tiers: 99 of 100 within {day['p99_push_s']:.3f} s, "
-        f"{day['longest_push_s']:.3f} s at the longest; {day['num_writes_dropped']} writes dropped"
+        f"pushing a frame, with its reading and all that it moves down the tiers: 99 of 100 within "
+        f"{day['p99_push_s']:.3f} s, {day['longest_push_s']:.3f} s at the longest; "
+        f"{day['num_writes_dropped']} writes dropped"
     )
     for key, about in (("ttft", ""), ("ttft_of_the_past", ", where keyframes may be read")):
         start, end = (f"{1000 * day[f'{key}_{when}_s']:.1f} ms" for when in ("start", "end"))

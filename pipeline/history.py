@@ -250,7 +250,8 @@ class History:
         path = Path(at) / "log.sqlite" if isinstance(self._depot, DirectoryDepot) and at is not None else None
         if path is not None and self.read_only:
             return LogReader(path, budget_bytes=self.config.log_bytes)
-        return EventLog(path, budget_bytes=self.config.log_bytes)
+        # Of a disk that fails, the depot's writer warns.
+        return EventLog(path, budget_bytes=self.config.log_bytes, warns=False)
 
     @property
     def _segment_bytes(self) -> int:
