@@ -130,7 +130,10 @@ class History:
 
     @property
     def num_bytes(self) -> int:
-        """What this process holds of it: the archive's index, what waits to be written, and what only RAM keeps."""
+        """What this process holds of it: the archive's index, what waits to be written, and what only RAM keeps.
+        Nothing, once it is closed."""
+        if self.is_closed:
+            return 0
         waiting = 0 if self._writer is None else self._writer.stats.waiting_bytes
         in_ram = 0 if self.outlives else self.archive.num_bytes + self.log.num_bytes
         return self.archive.index_bytes + waiting + in_ram

@@ -72,7 +72,11 @@ class Session:
         self._is_closed = False
         self._tail: tuple[KVBlock, ...] = ()
         self._tail_mark: Mark | None = None
+        self._first_pts_s: float | None = None
+        self._last_pts_s: float | None = None
+        self.num_frames = 0
         self.num_dropped = 0
+        self._is_stale = False
         # What an earlier session here has seen; time goes on from there, whatever the source's clock says.
         self._resume()
         self._must_align = self._last_pts_s is not None
@@ -95,8 +99,10 @@ class Session:
 
     @property
     def num_bytes(self) -> int:
-        """What the session holds: memory, the context that the model attends to, and what is on its way there."""
-        return self.memory.num_bytes + self._context.num_bytes + self.intake.num_bytes
+        """What the session holds: memory, the context that the model attends to, what is on its way there, and what
+        of the history is in this process."""
+        held_bytes = self.memory.num_bytes + self._context.num_bytes + self.intake.num_bytes
+        return held_bytes + self.history.num_bytes
 
     def push(self, frame: Frame) -> None:
         """Takes the next frame. Reading is put off until a chunk is full or something is asked."""
@@ -220,10 +226,8 @@ class Session:
 
     def saw(self, sights: Sequence[Sight]) -> None:
         """Pending frames that fill blocks were seen. Raises ValueError as `Intake.saw` does, for what is left out."""
-        shown = self.intake.pending[
-            self._engine.model.spec.frames_per_block - 1 :: self._engine.model.spec.frames_per_block
-        ]
-        seen = list(zip(shown, sights, strict=False))
+        size = self._engine.model.spec.frames_per_block
+        seen = list(zip(self.intake.pending[size - 1 :: size], sights, strict=False))
         refused: ValueError | None = None
         try:
             self.intake.saw(sights)
