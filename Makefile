@@ -2,6 +2,7 @@
 #
 #   make demo                        watch the clip that ships with Millpond, and ask about it
 #   make test                        run the tests; make test ARGS='-k memory -x' for some of them
+#   make test ARGS='-m long'         the tests of several minutes, which are left out otherwise
 #   make lint                        check the style
 #   make venv                        only make .venv, with what tests need
 #   make demo PYTHON=python3.12      with another Python (3.11 or newer)

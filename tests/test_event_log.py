@@ -263,7 +263,7 @@ def test_a_lower_cap_is_kept_from_the_opening_on(tmp_path: Path) -> None:
     log.close()
 
 
-@pytest.mark.parametrize("num_lines", [20_000, pytest.param(10_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_lines", [20_000, pytest.param(10_000_000, marks=pytest.mark.long)])
 def test_ten_million_lines(tmp_path: Path, num_lines: int) -> None:
     budget_bytes = 2 * MIN_BUDGET_BYTES if num_lines < 10**6 else 64 * 2**20
     log = EventLog(tmp_path / "log.sqlite", budget_bytes=budget_bytes)

@@ -142,7 +142,7 @@ def test_a_killed_session_comes_back_with_what_it_knew(ingester: Ingester, model
         check_resumes(ingester, model, tmp_path / str(number), dice)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_session_killed_at_two_hundred_moments_comes_back(
     ingester: Ingester, model: VideoLLM, tmp_path: Path
 ) -> None:
