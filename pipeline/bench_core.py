@@ -128,7 +128,11 @@ class Ours:
         self._engine = Engine(
             EngineConfig(
                 history=HistoryConfig(archive_bytes=0),
-                model=model, reuse="none", memory=memory, chunk_frames=NUM_FRAMES, max_new_tokens=MAX_NEW_TOKENS
+                model=model,
+                reuse="none",
+                memory=memory,
+                chunk_frames=NUM_FRAMES,
+                max_new_tokens=MAX_NEW_TOKENS,
             )
         )
 

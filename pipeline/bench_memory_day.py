@@ -158,9 +158,9 @@ def full_from(samples: Sequence[Sample], tier: str) -> int:
 
 
 def _caps(num_frames: int) -> tuple[int, int, int]:
-    """Of memory, archive and log: as much as comes in the first two or three hours of a day, or their least."""
+    """Of memory, archive and log: as much as comes in the first hours of a day, or their least."""
     share = num_frames / DAY_FRAMES
-    return max(2**17, round(32 * 2**20 * share)), max(2**17, round(16 * 2**20 * share)), 2**20
+    return max(2**17, round(8 * 2**20 * share)), max(2**17, round(16 * 2**20 * share)), 2**20
 
 
 def _moments(num_frames: int) -> dict[int, str]:

@@ -107,7 +107,9 @@ class Recalling:
         num_reads = self._history.config.num_reads if span is not None or _PAST.opens(question, None) else 0
         timeline = Timeline(memory.older)
         lines = self._history.log.search(question, num_units, span)
-        for found in (self._pictures(question, num_units, span, timeline), self._said(lines, span, timeline)):
+        # Keyframes are looked for only where they may be read.
+        pictures = self._pictures(question, num_units, span, timeline) if num_reads else {}
+        for found in (pictures, self._said(lines, span, timeline)):
             rankings.append(list(found))
             spans |= found
         scores = fuse([ranking for ranking in rankings if ranking])
