@@ -88,6 +88,7 @@ def measure_day(model: VideoLLM, num_frames: int) -> dict[str, Any]:
             if number % 60 == 0:
                 session.narrate()
             if number in asked:
+                engine.read_pending([session])  # a question is timed, not the frames that came just before it
                 for key, question in _QUESTIONS.items():
                     ttft_s[key][asked[number]].append(session.ask(question).timing.ttft_s)
             if number in sampled:
