@@ -57,7 +57,7 @@ def draw_day(axes: Axes, day: dict[str, Any]) -> None:
     axes.set_xlabel("hours of stream at 1 frame a second")
     axes.set_ylabel("MiB (dotted: cap)")
     axes.set_title(f"{hours[-1]:.1f} hours, built-in model", fontsize=10)
-    axes.legend(fontsize=8, loc="center right", bbox_to_anchor=(1, 0.62))
+    axes.legend(fontsize=8, loc="lower right")
     axes.grid(alpha=0.3)
 
 
