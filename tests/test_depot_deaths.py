@@ -76,16 +76,19 @@ def writes(path, seed):
         if number >= 50:
             depot.drop("kv", number - 50)
         depot.put("state", 0, number.to_bytes(4, "little"))
-        print(number, flush=True)
+        say(number)
         number += 1
+
+def say(word):  # in one write, so that whoever is killed has said all of it or nothing
+    os.write(1, f"{word}\\n".encode())
 
 for turn in sys.stdin:  # a process to be killed for each line
     child = os.fork()
     if not child:
-        print(os.getpid(), flush=True)
+        say(os.getpid())
         writes(sys.argv[1], int(turn))
     os.waitpid(child, 0)
-    print("killed", flush=True)
+    say("killed")
 """
 
 
