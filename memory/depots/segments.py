@@ -219,7 +219,7 @@ class SegmentLog:
                 self._delete_dead()
         except OSError as error:
             self._num_skips = _SKIPS_AFTER_FAILURE
-            self._tell_once(f"{self.folder}: dead records stay for now: {error}")
+            _log.info("%s: dead records stay for now: %s", self.folder, error)  # of a full disk, the writer warns
 
     def _has_too_much_dead(self) -> bool:
         segments = self._books.segments.values()
