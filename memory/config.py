@@ -24,7 +24,7 @@ class MemoryConfig:
     """How many of the newest frame blocks stay exact and in every context."""
 
     budget_bytes: int = 512 * 2**20
-    """Cap on everything older, its share of the index included; 0 keeps no history."""
+    """Cap on the keys and values of everything older, their index included; 0 keeps none of them."""
 
     recall_blocks: int = 8
     """How many older blocks a question brings back at most."""

@@ -21,8 +21,8 @@ class AtRest(NamedTuple):
 class Keeper(ABC):
     """Told by one Memory, in this order for each block: it arrived; it was kept or not; it was let go.
 
-        arrived -> [recent] -> kept -> [older] -> let_go
-                          \\-> let_go
+    arrived -> [recent] -> kept -> [older] -> let_go
+                      \\-> let_go
     """
 
     @abstractmethod

@@ -20,7 +20,6 @@ from ..memory.block import skip_block_ids
 from ..memory.depot_keeper import DepotKeeper, read_blocks
 from ..memory.depots import DepotError, DepotStats, open_depot
 from ..memory.depots.directory import DirectoryDepot
-from ..memory.depots.ram import RamDepot
 from ..memory.depots.writer import DepotWriter
 from ..memory.event_log import EventLog
 from ..memory.keeper import NoKeeper
@@ -121,7 +120,7 @@ class History:
     @property
     def outlives(self) -> bool:
         """Whether what is kept is there after the process."""
-        return not isinstance(self._depot, RamDepot)
+        return self._depot.is_shared
 
     @property
     def has_units(self) -> bool:
@@ -184,8 +183,10 @@ class History:
             self._writer.submit("line", self._last_line, lambda: record, num_bytes=len(record))
 
     def is_flush_due(self) -> bool:
-        """Whether the flush interval has passed."""
-        return not self.read_only and time.monotonic() - self._flushed_at_s >= self.config.flush_every_s
+        """Whether the flush interval has passed; never, where nothing outlives the process."""
+        return (
+            self.outlives and not self.read_only and time.monotonic() - self._flushed_at_s >= self.config.flush_every_s
+        )
 
     def flush(self, state: Mapping[str, Any]) -> None:
         """Has the session's state and all that was noted written soon; waits for nothing."""

@@ -267,7 +267,8 @@ def test_what_waits_is_counted_bounded_and_let_go(model: VideoLLM, name: str) ->
     assert counted[0] > words_bytes
     assert max(counted) == max(counted[: NUM_FRESH + 2]), "it grows until the window is full, and no further"
     session.ask(QUESTION)
-    assert session.num_bytes == session.memory.num_bytes + session._context.num_bytes + counted[-1]
+    kept_bytes = session.memory.num_bytes + session._context.num_bytes + session.history.num_bytes
+    assert session.num_bytes == kept_bytes + counted[-1]
     session.close()
     assert session.num_pending == 0 and session.intake.num_bytes == words_bytes
     assert session.num_bytes <= empty_bytes

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from ..block import KVBlock, KVSpec, PackedBlock
+
+# Shapes: L layers, K key/value heads, T tokens, D channels per head.
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,35 @@ class Codec(ABC):
     @abstractmethod
     def bytes_per_token(self, spec: KVSpec) -> float:
         """Bytes of one token at rest, with its positions and its share of scales."""
+
+    def packed(self, block: KVBlock, buffers: Mapping[str, Tensor]) -> PackedBlock:
+        """These buffers, with everything that is not in them."""
+        return PackedBlock(
+            codec=self.name,
+            spec=block.spec,
+            buffers=buffers,
+            num_tokens=block.num_tokens,
+            advance=block.advance,
+            span=block.span,
+            kind=block.kind,
+            id=block.id,
+            num_before=block.num_before,
+            num_after=block.num_after,
+        )
+
+    def unpacked(self, packed: PackedBlock, k_LKTD: Tensor, v_LKTD: Tensor, pos_3T: Tensor) -> KVBlock:
+        """The block again, with these keys, values and positions."""
+        return KVBlock(
+            k_LKTD=k_LKTD,
+            v_LKTD=v_LKTD,
+            pos_3T=pos_3T,
+            advance=packed.advance,
+            span=packed.span,
+            kind=packed.kind,
+            id=packed.id,
+            num_before=packed.num_before,
+            num_after=packed.num_after,
+        )
 
     def check_packed_here(self, packed: PackedBlock) -> None:
         """ValueError unless this codec made it."""

@@ -55,18 +55,7 @@ class LossyCodec(Codec):
             buffers = self.encode(k_LKTD, v_LKTD) | {"k_exponent": k_exponent_LK, "v_exponent": v_exponent_LK}
         else:
             buffers = {"k": block.k_LKTD, "v": block.v_LKTD}
-        return PackedBlock(
-            codec=self.name,
-            spec=block.spec,
-            buffers=buffers | {"pos": block.pos_3T.to(pos_dtype)},
-            num_tokens=block.num_tokens,
-            advance=block.advance,
-            span=block.span,
-            kind=block.kind,
-            id=block.id,
-            num_before=block.num_before,
-            num_after=block.num_after,
-        )
+        return self.packed(block, buffers | {"pos": block.pos_3T.to(pos_dtype)})
 
     def unpack(self, packed: PackedBlock) -> KVBlock:
         self.check_packed_here(packed)
@@ -79,17 +68,7 @@ class LossyCodec(Codec):
             k_LKTD, v_LKTD = self.decode(buffers, spec, packed.num_tokens)
             k_LKTD = _from_unit(k_LKTD, buffers["k_exponent"], spec.dtype)
             v_LKTD = _from_unit(v_LKTD, buffers["v_exponent"], spec.dtype)
-        return KVBlock(
-            k_LKTD=k_LKTD,
-            v_LKTD=v_LKTD,
-            pos_3T=buffers["pos"].long(),
-            advance=packed.advance,
-            span=packed.span,
-            kind=packed.kind,
-            id=packed.id,
-            num_before=packed.num_before,
-            num_after=packed.num_after,
-        )
+        return self.unpacked(packed, k_LKTD, v_LKTD, buffers["pos"].long())
 
     def bytes_per_token(self, spec: KVSpec) -> float:
         """Of a block of 1024 tokens with int16 positions; scales shared by fewer tokens cost each more."""

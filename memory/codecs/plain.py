@@ -21,33 +21,12 @@ class PlainCodec(Codec):
     worst_error: ClassVar[float] = 0.0
 
     def pack(self, block: KVBlock) -> PackedBlock:
-        return PackedBlock(
-            codec=self.name,
-            spec=block.spec,
-            buffers={"k": block.k_LKTD, "v": block.v_LKTD, "pos": block.pos_3T},
-            num_tokens=block.num_tokens,
-            advance=block.advance,
-            span=block.span,
-            kind=block.kind,
-            id=block.id,
-            num_before=block.num_before,
-            num_after=block.num_after,
-        )
+        return self.packed(block, {"k": block.k_LKTD, "v": block.v_LKTD, "pos": block.pos_3T})
 
     def unpack(self, packed: PackedBlock) -> KVBlock:
         self.check_packed_here(packed)
         buffers = packed.buffers
-        return KVBlock(
-            k_LKTD=buffers["k"],
-            v_LKTD=buffers["v"],
-            pos_3T=buffers["pos"],
-            advance=packed.advance,
-            span=packed.span,
-            kind=packed.kind,
-            id=packed.id,
-            num_before=packed.num_before,
-            num_after=packed.num_after,
-        )
+        return self.unpacked(packed, buffers["k"], buffers["v"], buffers["pos"])
 
     def bytes_per_token(self, spec: KVSpec) -> float:
         return spec.bytes_per_token + 3 * 8  # three int64 positions
