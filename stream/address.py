@@ -8,18 +8,23 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from .decoding import MEDIA_FORMATS
 from .redact import redact, redact_uri
-from .source import SourceError, SourceLost
+from .source import SourceError, SourceLost, SourceStalled
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
+# What FFmpeg may reach from each: a playlist, a redirect or a description of media may name anything else.
 _PROTOCOLS = {
     "rtsp": "rtsp,rtp,rtcp,tcp,udp,srtp",
     "rtsps": "rtsp,rtsps,rtp,rtcp,tcp,udp,tls,srtp,crypto",
     "http": "http,https,tcp,tls,crypto",
     "https": "http,https,tcp,tls,crypto",
+    "tcp": "tcp",
+    "udp": "udp",
 }
+_WEB_FORMATS = ",".join((*MEDIA_FORMATS, "hls", "webvtt"))
 _CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation"}
 TRANSPORTS = ("tcp", "udp")
 
@@ -58,12 +63,17 @@ class Address:
             return self._given.removeprefix("device:").strip("/") or "device"
         try:
             parts = urlsplit(self.shown)
-            host, _ = parts.hostname, parts.port  # raises for a port that is no number
+            host, port = parts.hostname, parts.port  # raises for a port that is no number
         except ValueError:
-            host = None
-        if not host:
+            host = port = None
+        if self.scheme in ("tcp", "udp"):
+            # What is sent to this machine comes to a port of it, and then the host may be left out: udp://@:5000
+            if port is None or not (host or self.scheme == "udp"):
+                raise SourceError(f"{self.shown} is no address; wanted {self.scheme}://host:port")
+        elif not host:
             raise SourceError(f"{self.shown} is no address; wanted {self.scheme}://host:port/path")
-        return f"{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+        place = parts.netloc.rpartition("@")[2]
+        return f"{self.scheme if place.startswith(':') else ''}{place}{parts.path}".rstrip("/")
 
     def clean(self, text: str) -> str:
         return redact(text, self._given, self._target)
@@ -81,6 +91,7 @@ class Address:
                 return Opened(None, SourceError(str(error)))
         else:
             options = self._options()
+            format_name = "mpegts" if self.scheme in ("tcp", "udp") else None
         began_s = time.monotonic()
         try:
             container = av.open(
@@ -101,7 +112,12 @@ class Address:
         if self.scheme.startswith("rtsp"):
             options["rtsp_transport"] = self.transport
             options["allowed_media_types"] = "video"
+        elif self.scheme.startswith("http"):
+            options["format_whitelist"] = _WEB_FORMATS
+        if not self.scheme.startswith("http"):
             options["fpsprobesize"] = "0"  # a second or two of frames, read only to guess a rate that is not used
+        if self.scheme == "udp":
+            options["overrun_nonfatal"] = "1"  # a burst too large costs itself, not the connection
         return options
 
     def _explain_open(self, error: Exception, lasted_s: float) -> Exception:
@@ -124,12 +140,15 @@ class Address:
             return SourceError(f"{self.shown} answers, but not with video that can be read")
         return SourceLost(f"cannot connect to {self.shown}: {_reason(error)}")
 
+    def stalled(self) -> SourceStalled:
+        return SourceStalled(f"{self.shown} sent nothing for {self.read_timeout_s:g} s")
+
     def explain_loss(self, error: Exception) -> Exception:
         """Why a connection that stood is gone."""
         import av
 
         if isinstance(error, av.error.ExitError | TimeoutError):
-            return SourceLost(f"{self.shown} sent nothing for {self.read_timeout_s:g} s")
+            return self.stalled()
         return SourceLost(f"{self.shown} was lost: {_reason(error)}")
 
 

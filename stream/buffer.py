@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -26,9 +26,14 @@ class FrameBuffer(Generic[T]):
     The producer ends with `finish()`, or `finish(error)` when it failed; the consumer then gets what waits,
     and after it the end or the error. Either side may `close()` at any time: both wake at once, what waits
     counts as dropped.
+
+    carry: what becomes of an item when the one before it, given first, is dropped; by default nothing. `carry_gap`
+        keeps the gaps of frames.
     """
 
-    def __init__(self, capacity: int = 4, policy: str = "newest_only") -> None:
+    def __init__(
+        self, capacity: int = 4, policy: str = "newest_only", *, carry: Callable[[T, T], T] | None = None
+    ) -> None:
         if capacity < 1:
             raise ValueError(f"a frame buffer needs room for one frame at least; got capacity={capacity}")
         if policy not in POLICIES:
@@ -38,6 +43,7 @@ class FrameBuffer(Generic[T]):
         self.num_in = 0
         self.num_out = 0
         self.num_dropped = 0
+        self._carry = carry or _leave
         self._waiting: deque[T] = deque()
         self._error: BaseException | None = None
         self._is_finished = False
@@ -54,8 +60,12 @@ class FrameBuffer(Generic[T]):
             if self._is_closed:
                 return False
             while len(self._waiting) >= self.capacity:
-                self._waiting.popleft()
+                dropped = self._waiting.popleft()
                 self.num_dropped += 1
+                if self._waiting:
+                    self._waiting[0] = self._carry(dropped, self._waiting[0])
+                else:
+                    item = self._carry(dropped, item)
             self._waiting.append(item)
             self.num_in += 1
             self._changed.notify_all()
@@ -124,3 +134,7 @@ class FrameBuffer(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _leave(dropped: T, item: T) -> T:
+    return item

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 class Placed(NamedTuple):
     """A frame's place in time. `is_own` says that the time is the stream's own, not one that the clock had to
-    make up."""
+    make up; `is_anew` that the stream's clock started again here."""
 
     pts_s: float
     is_own: bool
+    is_anew: bool = False
 
 
 class StreamClock:
@@ -38,6 +39,7 @@ class StreamClock:
         """The time of the next frame. A missing time follows the frame before; a repeated or earlier one
         becomes that of the frame before; after a restart the stream goes on one step later, on the new
         clock."""
+        is_anew = False
         if ticks is None:
             value = (self._origin or 0) if self._last is None else self._last + self._last_step
             is_own = False
@@ -55,13 +57,14 @@ class StreamClock:
                 if self._last - value > self.restart_ticks:
                     self._shift += self._last + self._last_step - value
                     value = self._last + self._last_step
+                    is_anew = True
                 else:
                     value = self._last
         if self._origin is None or (self._last is None and value < self._origin):
             self._origin = value
         self._last = value
         self._last_step = duration_ticks if duration_ticks and duration_ticks > 0 else self._step
-        return Placed(self.seconds(value), is_own)
+        return Placed(self.seconds(value), is_own, is_anew)
 
     def start_no_later_than(self, ticks: int) -> None:
         """Sets the origin as the first frame would, for a reading that begins in the middle."""

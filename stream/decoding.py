@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 # Twice the pixels of an 8K picture is what no camera sends and what no machine should try by accident.
 MAX_PIXELS = 2 * 7680 * 4320
 
+# FFmpeg also opens playlists, scripts and text as if they were video; those name other files and hosts, and a
+# text file is a user's mistake to be told about. Sound-only formats are here so that they can be told apart
+# from no media at all.
+MEDIA_FORMATS = tuple(
+    """
+    mov,mp4,m4a,3gp,3g2,mj2 matroska,webm avi mpegts mpeg mpegvideo m4v h264 hevc av1 obu ivf flv live_flv asf
+    asf_o ogg rm mxf nut dv wtv gif apng mjpeg mpjpeg yuv4mpegpipe vc1 h263 h261 cavsvideo dirac dnxhd vvc nsv
+    nuv swf gxf bink smk roq flic film_cpk webp avif avs
+    wav w64 mp3 aac flac ac3 eac3 dts aiff au caf amr ape wv tta
+""".split()
+)
+
 # Shapes: H rows, W columns, 3 colours.
 
 _MAX_FAILED_READS = 64  # in a row; after each the demuxer is asked to go on behind the damage
@@ -48,6 +60,60 @@ def decode_packet(packet: av.Packet, stats: SourceStats) -> list[av.VideoFrame]:
         return []
     stats.num_damaged += sum(picture.is_corrupt for picture in pictures)
     return pictures  # type: ignore[return-value]
+
+
+class DamageGuard:
+    """Decodes a live stream, and holds back what the decoder makes up after damage until the next key frame.
+
+    Not thread-safe: one per connection.
+
+    stats: where damage is counted, and what is held back for it.
+    max_skip_s: for so long at most, and after that not again before there is a key frame: a stream with intra refresh
+        has none to wait for. 0: nothing is held back.
+    believes_marks: whether a packet that the demuxer marks as torn is; between two segments of HLS it is not.
+    """
+
+    def __init__(self, stats: SourceStats, max_skip_s: float, *, believes_marks: bool = True) -> None:
+        self._stats, self._max_skip_s, self._believes_marks = stats, max_skip_s, believes_marks
+        self._may_hold = max_skip_s > 0
+        self._damaged_at_s: float | None = None
+
+    def decode(self, packet: av.Packet, now_s: float, *, is_after_loss: bool = False) -> list[av.VideoFrame]:
+        """The pictures of one more packet that can be handed out; it was read at `now_s`, seconds that only grow.
+
+        is_after_loss: whether pictures before it were lost whole.
+        """
+        if is_after_loss:
+            self._stats.num_damaged += 1
+            self._damage(now_s)
+        num_damaged = self._stats.num_damaged
+        pictures = decode_packet(packet, self._stats)
+        is_refused = not pictures and self._stats.num_damaged > num_damaged
+        is_torn = self._believes_marks and packet.is_corrupt
+        if is_torn and not is_refused:
+            self._stats.num_damaged += 1
+        shown = [picture for picture in pictures if self._shows(picture, now_s)]
+        if is_refused or is_torn:
+            self._damage(now_s)
+        return shown
+
+    def _damage(self, now_s: float) -> None:
+        if self._damaged_at_s is None and self._may_hold:
+            self._damaged_at_s = now_s
+
+    def _shows(self, picture: av.VideoFrame, now_s: float) -> bool:
+        """Whether it can be handed out. Moves on: a whole key frame ends the wait, and so does its limit."""
+        if picture.is_corrupt:
+            self._damage(now_s)
+        elif picture.key_frame:
+            self._damaged_at_s, self._may_hold = None, self._max_skip_s > 0
+        if self._damaged_at_s is None:
+            return True
+        if now_s - self._damaged_at_s >= self._max_skip_s:
+            self._damaged_at_s, self._may_hold = None, False
+            return True
+        self._stats.num_skipped += 1
+        return False
 
 
 def decode_all(container: InputContainer, stream: av.VideoStream, stats: SourceStats) -> Iterator[av.VideoFrame]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,6 +55,8 @@ class Frame:
     index: number of the frame in its stream, counting those that were dropped.
     wall_s: Unix time of the capture in seconds where the source knows it, else None.
     motion: how far blocks moved since the frame before, where the source was asked for it and the codec tells.
+    gap_s: seconds before this frame in which nothing could be seen: the peer was away. Above 0 on the first frame
+        after that only.
     """
 
     rgb_HW3: np.ndarray
@@ -63,6 +65,7 @@ class Frame:
     index: int = 0
     wall_s: float | None = None
     motion: MotionField | None = None
+    gap_s: float = 0.0
 
     def __post_init__(self) -> None:
         rgb = self.rgb_HW3
@@ -73,6 +76,8 @@ class Frame:
             raise ValueError(f"a frame needs at least one pixel; got shape {rgb.shape}")
         if not math.isfinite(self.pts_s):
             raise ValueError(f"a frame needs a finite time in seconds; got pts_s={self.pts_s}")
+        if not (math.isfinite(self.gap_s) and self.gap_s >= 0):
+            raise ValueError(f"a gap is a finite number of seconds, 0 or more; got gap_s={self.gap_s}")
         if self.motion is not None and (self.motion.height, self.motion.width) != rgb.shape[:2]:
             raise ValueError(
                 f"a frame of {rgb.shape[1]}x{rgb.shape[0]} pixels needs motion of as many; got"
@@ -93,3 +98,8 @@ class Frame:
 
     def __repr__(self) -> str:
         return f"Frame({self.width}x{self.height} at {self.pts_s:.3f} s)"
+
+
+def carry_gap(dropped: Frame, frame: Frame) -> Frame:
+    """The frame that follows one that is dropped, with the gap that was before that one."""
+    return replace(frame, gap_s=frame.gap_s + dropped.gap_s) if dropped.gap_s else frame

@@ -44,5 +44,5 @@ def redact(text: str, *uris: str) -> str:
 
 def _mask_rest(rest: str) -> str:
     """What follows the slashes of a uri, masked."""
-    _, at, place = rest.rpartition("@")
-    return (_MASK + at if at else "") + _IN_QUERY.sub(rf"\1{_MASK}", place)
+    user, at, place = rest.rpartition("@")
+    return (_MASK if user else "") + at + _IN_QUERY.sub(rf"\1{_MASK}", place)

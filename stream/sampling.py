@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .frame import Frame
 from .table import Table
@@ -32,9 +32,14 @@ class Sampler(ABC):
         """A fresh run for one stream."""
 
     def filter(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The frames that are due, of one stream."""
+        """The frames that are due, of one stream. A gap before one that is not is told by the next that is."""
         run = self.start()
-        return (frame for frame in frames if run.take(frame.pts_s))
+        gap_s = 0.0
+        for frame in frames:
+            gap_s += frame.gap_s
+            if run.take(frame.pts_s):
+                yield frame if frame.gap_s == gap_s else replace(frame, gap_s=gap_s)
+                gap_s = 0.0
 
 
 SAMPLERS: Table[Sampler] = Table(

@@ -9,7 +9,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from .frame import Frame
@@ -31,6 +31,13 @@ class SourceLost(ConnectionError):
 
     def __init__(self, message: str) -> None:
         super().__init__(redact(message))
+
+
+class SourceStalled(SourceLost):
+    """The peer of a live source keeps its connection, and nothing comes."""
+
+
+State = Literal["connecting", "live", "lost", "ended"]
 
 
 class Source(ABC):
@@ -73,6 +80,11 @@ class Source(ABC):
         self._closed.set()
 
     @property
+    def state(self) -> State:
+        """Whether frames come. A recorded source is "live" until it is closed; a live one tells more."""
+        return "ended" if self.is_closed else "live"
+
+    @property
     def is_closed(self) -> bool:
         return self._closed.is_set()
 
@@ -111,6 +123,8 @@ _SCHEMES = {
     "rtsp": "live",
     "rtsps": "live",
     "synthetic": "synthetic",
+    "tcp": "live",
+    "udp": "live",
 }
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/+")
 # Two letters or more, so that a Windows drive is no scheme.
@@ -120,7 +134,7 @@ PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", "
 
 def open_source(uri: str | os.PathLike[str], *, stream_id: str | None = None, **options: Any) -> Source:
     """Opens what `uri` names: a path or file:// of a video or of a folder of pictures, rtsp(s)://,
-    http(s)://, device://0 or /dev/video0, synthetic://shapes?seed=1.
+    http(s)://, tcp:// and udp:// with MPEG-TS, device://0 or /dev/video0, synthetic://shapes?seed=1.
 
     `options` go to the source's class; `millpond sources` lists the classes.
 

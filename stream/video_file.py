@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .clock import StreamClock
-from .decoding import MAX_PIXELS, decode_all, first_video, in_display_order, to_rgb
+from .decoding import MAX_PIXELS, MEDIA_FORMATS, decode_all, first_video, in_display_order, to_rgb
 from .frame import Frame
 from .motion import MotionGatherer, ask_for_vectors
 from .sampling import EveryFrame, Sampler, SamplerRun
@@ -25,17 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# FFmpeg also opens playlists, scripts and text as if they were video; those name other files and hosts, and a
-# text file is a user's mistake to be told about. Sound-only formats are here so that they can be told apart
-# from no media at all.
-_FORMATS = """
-    mov,mp4,m4a,3gp,3g2,mj2 matroska,webm avi mpegts mpeg mpegvideo m4v h264 hevc av1 obu ivf flv live_flv asf
-    asf_o ogg rm mxf nut dv wtv gif apng mjpeg mpjpeg yuv4mpegpipe vc1 h263 h261 cavsvideo dirac dnxhd vvc nsv
-    nuv swf gxf bink smk roq flic film_cpk webp avif avs
-    wav w64 mp3 aac flac ac3 eac3 dts aiff au caf amr ape wv tta
-""".split()
-
-_SAFE_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
+_SAFE_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(MEDIA_FORMATS)}
 
 
 class VideoFacts(NamedTuple):

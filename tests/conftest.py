@@ -36,6 +36,9 @@ class RtspServer:
     def freeze(self) -> None:
         os.kill(self.process.pid, signal.SIGSTOP)
 
+    def thaw(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millpond.stream import FrameBuffer
+from millpond.stream import Frame, FrameBuffer
 from millpond.stream.buffer import POLICIES
+from millpond.stream.frame import carry_gap
 
 LIMIT_S = 2.0
 
@@ -34,6 +36,19 @@ def test_what_a_full_buffer_keeps(policy: str, left: list[int]) -> None:
     buffer.finish()
     assert list(buffer) == left
     assert buffer.num_dropped == buffer.num_in - len(left)
+    buffer.check()
+
+
+@pytest.mark.parametrize(("policy", "left"), [("drop_oldest", [3.0, 0, 0]), ("newest_only", [3.0])])
+def test_a_gap_outlives_the_frame_that_told_of_it(policy: str, left: list[float]) -> None:
+    pixels = np.zeros((1, 1, 3), np.uint8)
+    buffer: FrameBuffer[Frame] = FrameBuffer(3, policy, carry=carry_gap)
+    for number, gap_s in enumerate([0, 1.0, 2.0, 0, 0]):
+        buffer.put(Frame(pixels, float(number), index=number, gap_s=gap_s))
+    buffer.finish()
+    taken = list(buffer)
+    assert [frame.gap_s for frame in taken] == left
+    assert [frame.index for frame in taken] == ([2, 3, 4] if policy == "drop_oldest" else [4])
     buffer.check()
 
 

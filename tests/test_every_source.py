@@ -99,6 +99,7 @@ def test_a_recording_starts_again(uri: str) -> None:
 
 def test_close_ends_an_iteration_from_another_thread(uri: str) -> None:
     source = open_source(uri)
+    assert source.state in ("live", "connecting")
     started, ended = threading.Event(), threading.Event()
 
     def watch() -> None:
@@ -112,6 +113,7 @@ def test_close_ends_an_iteration_from_another_thread(uri: str) -> None:
     source.close()
     assert ended.wait(LIMIT_S)
     source.close()
+    assert source.state == "ended"
     with pytest.raises(ValueError, match="was closed; open it again"):
         next(iter(source))
 

@@ -49,7 +49,7 @@ def lost(source: Source) -> SourceLost:
 def test_a_real_clip_plays_to_its_end(rtsp_server: Start) -> None:
     server = rtsp_server("--clip", str(VIDEOS / "cup.mp4"))
     times_s = []
-    with open_source(server.uri(), policy="block") as source:
+    with open_source(server.uri(), policy="block", reconnects=0) as source:
         assert source.is_live and source.duration_s is None
         with pytest.raises(SourceLost, match=r"closed the connection after \d"):
             for frame in source:
@@ -68,7 +68,7 @@ def test_a_password_of_any_characters_opens_and_is_never_told(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     server = rtsp_server(*LOGIN)
-    with open_source(server.uri(f"keeper7:{PASSWORD}")) as source:
+    with open_source(server.uri(f"keeper7:{PASSWORD}"), reconnects=0) as source:
         assert next(iter(source)).width == 160
         assert tells_nothing(f"{source!r} {source.uri} {source.stream_id} {vars(source)} {source.stats}")
         server.kill()
@@ -94,7 +94,7 @@ def test_a_wrong_path_is_bad_input(rtsp_server: Start) -> None:
 
 def test_a_server_killed_mid_stream_is_lost(rtsp_server: Start) -> None:
     server = rtsp_server()
-    with open_source(server.uri()) as source:
+    with open_source(server.uri(), reconnects=0) as source:
         next(iter(source))
         threading.Timer(0.3, server.kill).start()
         error = lost(source)
@@ -104,7 +104,7 @@ def test_a_server_killed_mid_stream_is_lost(rtsp_server: Start) -> None:
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_a_frozen_server_is_lost_within_the_read_timeout(rtsp_server: Start, transport: str) -> None:
     server = rtsp_server()
-    with open_source(server.uri(), transport=transport, read_timeout_s=1.0) as source:
+    with open_source(server.uri(), transport=transport, read_timeout_s=1.0, reconnects=0) as source:
         next(iter(source))
         server.freeze()
         began_s = time.monotonic()
@@ -133,9 +133,10 @@ def test_close_ends_a_wait_for_a_frozen_server(rtsp_server: Start) -> None:
 
 
 def test_a_lost_server_is_found_again(rtsp_server: Start, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     first = rtsp_server()
     times_s, walls_s = [], []
-    with open_source(first.uri(), reconnects=100, reconnect_wait_s=0.1) as source:
+    with open_source(first.uri(), reconnects=100, reconnect_wait_s=0.1, max_reconnect_wait_s=0.1) as source:
         for frame in source:
             times_s.append(frame.pts_s)
             walls_s.append(frame.wall_s)
@@ -149,7 +150,7 @@ def test_a_lost_server_is_found_again(rtsp_server: Start, caplog: pytest.LogCapt
     assert times_s == sorted(times_s)
     # The time that nobody saw has passed all the same.
     assert times_s[-1] - times_s[0] == pytest.approx(walls_s[-1] - walls_s[0], abs=1.0)
-    assert "trying again in 0.1 s" in caplog.text
+    assert "; trying again until it answers" in caplog.text and " is back after " in caplog.text
 
 
 def test_a_slow_user_gets_the_newest_and_the_loss_is_counted(rtsp_server: Start) -> None:
@@ -205,7 +206,9 @@ def test_nobody_there() -> None:
         ({"transport": "smoke"}, "no transport named 'smoke'; there are: tcp, udp"),
         ({"policy": "newest"}, "no buffer policy named 'newest'"),
         ({"open_timeout_s": 0.0}, "timeouts must be above 0 s; got open_timeout_s=0.0"),
-        ({"reconnects": -1}, "reconnects is a number of attempts; got -1"),
+        ({"reconnects": -1}, "reconnects is a number of attempts, or None for no limit; got -1"),
+        ({"max_skip_s": -1.0}, "max_skip_s is 0 or more; got -1.0"),
+        ({"reconnect_wait_s": 0.0}, "0 < first_s <= longest_s, finite; got first_s=0.0"),
     ],
 )
 def test_wrong_options(option: dict[str, object], sentence: str) -> None:

@@ -54,7 +54,10 @@ def test_a_clip_is_narrated_and_asked_about(engine: Engine, name: str) -> None:
 def test_a_clip_over_rtsp(engine: Engine, rtsp_server: Callable[..., RtspServer]) -> None:
     server = rtsp_server("--clip", str(VIDEOS / "cup.mp4"))
     session = engine.session("rtsp")
-    with open_source(server.uri(), policy="block") as source, pytest.raises(SourceLost, match="closed the connection"):
+    with (
+        open_source(server.uri(), policy="block", reconnects=0) as source,
+        pytest.raises(SourceLost, match="closed the connection"),
+    ):
         for _ in watch(session, source.sampled(RateSampler(1.0)), narrate=True):
             session.memory.check()
     answer = session.ask("What appeared first?")

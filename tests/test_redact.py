@@ -27,6 +27,7 @@ HOSTS = ("cam.lan", "cam.lan:554", "[::1]:8554")
         ("rtsp://a:two words@cam/x", "rtsp://***@cam/x"),
         ("redis://:pw@db:6379/0", "redis://***@db:6379/0"),
         ("rtsp://cam/main", "rtsp://cam/main"),
+        ("udp://@:5000", "udp://@:5000"),
         ("file:///home/me@work/a.mp4", "file:///home/me@work/a.mp4"),
         ("/home/me@work/a.mp4", "/home/me@work/a.mp4"),
         ("C:/clips/me@work.mp4", "C:/clips/me@work.mp4"),

@@ -85,6 +85,24 @@ def test_a_gap_gives_one_frame() -> None:
     assert taken(RateSampler(1.0), [0.0, 0.5, 10.2, 10.9, 11.0]) == [0.0, 10.2, 11.0]
 
 
+def test_a_gap_before_a_frame_that_is_not_due_is_told_by_the_next_that_is() -> None:
+    pixels = np.zeros((1, 1, 3), np.uint8)
+    frames = [
+        Frame(pixels, t, gap_s=gap_s) for t, gap_s in [(0.0, 0.0), (3.9, 3.0), (4.4, 0.5), (9.0, 4.0), (9.5, 0.25)]
+    ]
+    frames += [Frame(pixels, 10.0), Frame(pixels, 11.0)]
+    due = list(RateSampler(0.25).filter(frames))
+    assert [(frame.pts_s, frame.gap_s) for frame in due] == [(0.0, 0.0), (4.4, 3.5), (9.0, 4.0)]
+    due = list(RateSampler(1.0).filter(frames))
+    assert sum(frame.gap_s for frame in due) == 3.0 + 0.5 + 4.0 + 0.25 and due[-1].gap_s == 0
+
+
+@pytest.mark.parametrize("gap_s", [-1.0, math.inf, math.nan])
+def test_a_gap_is_finite_and_not_below_zero(gap_s: float) -> None:
+    with pytest.raises(ValueError, match="a gap is a finite number of seconds, 0 or more; got gap_s="):
+        Frame(np.zeros((1, 1, 3), np.uint8), 0.0, gap_s=gap_s)
+
+
 def test_a_stride_counts_frames() -> None:
     assert taken(StrideSampler(3), [0.0, 0.1, 0.2, 5.0, 5.0, 5.1, 9.0]) == [0.0, 5.0, 9.0]
 
