@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -67,7 +68,8 @@ class Memory:
         self._sinks: dict[BlockId, KVBlock] = {}
         # Ordered, because in a plain dict finding the first row costs all that were popped before it.
         self._recent: OrderedDict[BlockId, KVBlock] = OrderedDict()
-        self._older: OrderedDict[BlockId, Span] = OrderedDict()
+        self._older: dict[BlockId, Span] = {}  # in order of time
+        self._older_ids: list[BlockId] = []  # the same, to be searched by time without being listed first
         self._spec: KVSpec | None = None
         self._newest_start_s = float("-inf")
         self._sink_bytes = self._recent_bytes = 0
@@ -86,6 +88,11 @@ class Memory:
     def older(self) -> Mapping[BlockId, Span]:
         """What can be recalled, in order of time; a live view."""
         return MappingProxyType(self._older)
+
+    def older_at(self, time_s: float) -> BlockId | None:
+        """The newest of what can be recalled that had begun by then."""
+        place = bisect_right(self._older_ids, time_s, key=lambda block_id: self._older[block_id].start_s)
+        return self._older_ids[place - 1] if place else None
 
     @property
     def needs_query(self) -> bool:
@@ -301,6 +308,8 @@ class Memory:
                 f"{len(self._older)} blocks are older, but the tier holds {len(self._tier.ids)} "
                 f"and the index knows {len(self._index.ids)}, or others"
             )
+        if self._older_ids != list(self._older):
+            raise RuntimeError(f"{len(self._older)} blocks are older, and {len(self._older_ids)}, or others, in order")
         num_held = len(self._recent) + len(self._older)
         if self._num_appended != num_held + self._num_evicted + self._num_forgotten:
             raise RuntimeError(
@@ -361,9 +370,13 @@ class Memory:
         self._tier.put(packed)
         self._index.add(packed.id, row, packed.span.start_s)
         self._older[packed.id] = packed.span
+        self._older_ids.append(packed.id)
         return tuple(evicted)
 
     def _drop(self, block_id: BlockId) -> None:
+        start_s = self._older[block_id].start_s
+        place = bisect_left(self._older_ids, start_s, key=lambda other: self._older[other].start_s)
+        del self._older_ids[self._older_ids.index(block_id, place)]
         del self._older[block_id]
         self._tier.drop(block_id)
         self._index.drop(block_id)

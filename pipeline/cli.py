@@ -1,14 +1,14 @@
-"""The command line: `millpond narrate | ask | summarize | recall | demo | models | sources | list | bench`."""
+"""The command line: `millpond COMMAND ...`. Settings that are no option of a command go into a file, `--config`."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,8 +16,28 @@ from ..memory.depots import DepotError
 from ..stream import SOURCES, SourceLost
 from .answer import Answer, Narration
 from .bench import BENCHES
+from .cli_batch import batch
 from .config import EngineConfig
 from .opening import opened, reopened, up_to
+from .options import (
+    Compress,
+    Config,
+    Device,
+    Dtype,
+    For,
+    Fps,
+    Frames,
+    Gate,
+    Json,
+    Keep,
+    Memory,
+    Model,
+    Reuse,
+    Select,
+    Similarity,
+    SourceArgument,
+    settings_of,
+)
 from .output import Printer, answer_record, complain, narration_record
 from .question import Question
 from .watch import Progress, Unanswered, read_questions, watch
@@ -29,30 +49,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-SourceArgument = Annotated[
-    str,
-    typer.Argument(metavar="SOURCE", help="a file, a folder of pictures, rtsp://..., /dev/video0, synthetic://shapes"),
-]
-Model = Annotated[str | None, typer.Option(help="built-in name, hub id or local folder  [default: millpond/mini]")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N  [default: auto]")]
-Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16  [default: auto]")]
-Fps = Annotated[float | None, typer.Option(help="frames to look at, a second of the source  [default: 1]")]
-Config = Annotated[Path | None, typer.Option(help="TOML file with settings of EngineConfig; options go before it")]
-Gate = Annotated[str | None, typer.Option(help="which frames are news: a gate of `millpond list`  [default: none]")]
-Reuse = Annotated[
-    str | None, typer.Option(help="what is not encoded anew: a reuser of `millpond list`  [default: auto]")
-]
-Compress = Annotated[str | None, typer.Option(help="a compressor of `millpond list`  [default: none]")]
-Keep = Annotated[int | None, typer.Option(help="tokens of a frame that --compress keeps, where it takes a count")]
-Select = Annotated[str | None, typer.Option(help="look only at frames that this selector of `millpond list` chooses")]
-Frames = Annotated[int | None, typer.Option(help="how many frames --select chooses at most  [default: 16]")]
-Similarity = Annotated[str | None, typer.Option(help="SigLIP for --select: hub id or folder  [default: the model]")]
-Memory = Annotated[
-    str | None, typer.Option(help="directory or redis://... to keep what was seen, and to go on from it")
-]
-Json = Annotated[bool, typer.Option("--json", help="one JSON object a line, for programs")]
-For = Annotated[float | None, typer.Option("--for", help="stop after so many seconds of the stream")]
 
 
 def main() -> None:
@@ -89,10 +85,14 @@ def narrate(
     for_s: For = None,
 ) -> None:
     """Tells what happens in SOURCE, as it happens."""
-    settings = _settings(
+    settings = settings_of(
         config, model=model, device=device, dtype=dtype, fps=fps, gate=gate, reuse=reuse, compressor=compress, keep=keep
     )
-    with opened(source, settings, as_json, for_s, "narrating", memory=memory) as (session, frames, printer):
+    with opened(source, settings, as_json, for_s, "narrating", memory=memory, follows=True) as (
+        session,
+        frames,
+        printer,
+    ):
         for event in watch(session, frames, narrate=True):
             _show(printer, event)
 
@@ -127,7 +127,7 @@ def ask(
         asked += read_questions(questions)
     if not asked:
         raise ValueError("there is no question; give one in quotes after the source, or --questions FILE")
-    settings = _settings(
+    settings = settings_of(
         config,
         model=model,
         device=device,
@@ -175,7 +175,7 @@ def summarize(
     """Watches FILE to its end and tells it as a whole, with the narrations that this rests on."""
     from .summary import summarize as run
 
-    settings = _settings(
+    settings = settings_of(
         config,
         model=model,
         device=device,
@@ -219,7 +219,7 @@ def recall(
     as_json: Json = False,
 ) -> None:
     """Answers from what an earlier run kept in MEMORY, or a run that still goes on; without a question, tells what."""
-    settings = _settings(config, model=model, device=device, dtype=dtype)
+    settings = settings_of(config, model=model, device=device, dtype=dtype)
     asked = [Question(text, since_s=since, until_s=until) for text in question or []]
     printer = Printer(as_json=as_json, duration_s=None, label="")
     with reopened(memory, stream, settings) as session:
@@ -230,6 +230,43 @@ def recall(
             printer.kept(session.history.kept)
         for one in asked:
             printer.answer(session.ask_question(one))
+
+
+@app.command(name="watch")
+def watch_many(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="one or more; NAME=SOURCE names a stream")],
+    narrated: Annotated[bool, typer.Option("--narrate/--quiet", help="tell what happens, or only answer")] = True,
+    questions: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines or words, asked at the end; - reads them from standard input, as asked"),
+    ] = None,
+    as_live: Annotated[bool, typer.Option("--as-live", help="play recordings as cameras would: by the clock")] = False,
+    ray: Annotated[str | None, typer.Option(help="run on Ray: local, or the address of a cluster")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="processes with a model each, on --ray")] = 1,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    fps: Fps = None,
+    gate: Gate = None,
+    reuse: Reuse = None,
+    compress: Compress = None,
+    keep: Keep = None,
+    memory: Memory = None,
+    config: Config = None,
+    as_json: Json = False,
+    for_s: Annotated[float | None, typer.Option("--for", help="stop after so many seconds")] = None,
+) -> None:
+    """Watches many SOURCEs at once with one model, and answers questions about them while they run."""
+    from .watch_streams import specs_of, watch_streams
+
+    settings = settings_of(
+        config, model=model, device=device, dtype=dtype, fps=fps, gate=gate, reuse=reuse, compressor=compress, keep=keep
+    )
+    specs = specs_of(sources, narrate=narrated, memory=memory, as_live=as_live)
+    watch_streams(specs, settings, as_json=as_json, for_s=for_s, questions=questions, ray=ray, num_workers=workers)
+
+
+app.command()(batch)
 
 
 @app.command()
@@ -308,25 +345,6 @@ def _root(
 
 def _first_sentence(thing: type) -> str:
     return " ".join((thing.__doc__ or "").split("\n\n")[0].split())
-
-
-def _settings(config: Path | None, *, keep: int | None = None, **given: Any) -> EngineConfig:
-    """The config file's settings, or the defaults, with what was given on the command line before them."""
-    base = EngineConfig.from_toml(config) if config is not None else EngineConfig()
-    settings = replace(base, **{name: value for name, value in given.items() if value is not None})
-    if given.get("select_frames") is not None and settings.selector is None:
-        raise ValueError(
-            f"--frames is how many --select chooses; got {settings.select_frames} and no selector; add one"
-        )
-    if keep is None:
-        return settings
-    compressor = settings.made_compressor()
-    if not hasattr(compressor, "keep_tokens"):
-        raise ValueError(
-            f"--keep is how many tokens of a frame --compress keeps; got {keep}, and {type(compressor).__name__} takes "
-            "no count; add a compressor that does"
-        )
-    return replace(settings, compressor=replace(compressor, keep_tokens=keep))
 
 
 def _show(printer: Printer, event: Progress | Narration | Answer | Unanswered) -> None:

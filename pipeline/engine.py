@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,8 +15,8 @@ from ..encoders.reuse import Seer
 from ..encoders.sight import Need
 from ..memory import KVBlock, MemoryConfig
 from .answer import Answer
+from .answering import Answering, Asking
 from .config import EngineConfig
-from .generate import Prompt, generate
 from .history import History
 from .intake import Intake
 from .prompts import prompts_for
@@ -139,7 +139,7 @@ class Engine:
                     refused = refused or error
         while any(session.intake.ready for session in chosen):
             ready = [(session, session.intake.ready[: session.num_readable]) for session in chosen]
-            for session, blocks in self._read(ready):
+            for session, blocks in self.read_rows(ready):
                 try:
                     session.take(blocks)
                 except ValueError as error:
@@ -147,8 +147,8 @@ class Engine:
         if refused is not None:
             raise refused
 
-    def _read(self, asked: Sequence[tuple[Session, Sequence[FrameTokens]]]) -> list[tuple[Session, list[KVBlock]]]:
-        """Reads tokens of several sessions into their contexts, in one pass."""
+    def read_rows(self, asked: Sequence[tuple[Session, Sequence[FrameTokens]]]) -> list[tuple[Session, list[KVBlock]]]:
+        """Reads tokens of several sessions into their contexts, in one pass; what sessions and `Answering` call."""
         waiting = [(session, tokens) for session, tokens in asked if tokens]
         if not waiting:
             return []
@@ -168,49 +168,28 @@ class Engine:
         Several questions of one session are answered one after another, as they share a context.
         on_text: called with the text so far of a session's answer, as it grows.
         """
-        started_s = time.perf_counter()
-        asked_sessions = list(dict.fromkeys(session for session, _ in questions))
-        for session in asked_sessions:
+        asked = [
+            Asking(number, session, question, None if on_text is None else partial(on_text, session))
+            for number, (session, question) in enumerate(questions)
+        ]
+        sessions = list(dict.fromkeys(session for session, _ in questions))
+        for session in sessions:
             session.refresh()
-        self.read_pending(asked_sessions)
-        for session in asked_sessions:
-            session.begin_tail()
+        self.read_pending(sessions)
+        answering = Answering(self)
         try:
-            # What is not read for good yet is read for these questions only, and taken back.
-            for session, blocks in self._read([(session, session.tail()) for session in asked_sessions]):
-                session.add_tail(blocks)
-            return self._answer(questions, on_text, started_s)
-        finally:
-            for session in asked_sessions:
-                session.drop_tail()
-
-    def _answer(
-        self,
-        questions: Sequence[tuple[Session, Question]],
-        on_text: Callable[[Session, str], None] | None,
-        started_s: float,
-    ) -> list[Answer]:
-        answers: list[Answer | None] = [None] * len(questions)
-        left = list(range(len(questions)))
-        while left:
-            round_: dict[int, Session] = {}
-            for i in left:
-                if questions[i][0] not in round_.values():
-                    round_[i] = questions[i][0]
-            asked = {i: session.prepare(questions[i][1], started_s) for i, session in round_.items()}
-            prompts = [
-                Prompt(
-                    context=asked[i].context,
-                    question=asked[i].text,
-                    max_new_tokens=asked[i].max_new_tokens,
-                    on_text=None if on_text is None else _bind(on_text, session),
-                )
-                for i, session in round_.items()
-            ]
-            for i, generated in zip(round_, generate(self.model, prompts), strict=True):
-                answers[i] = asked[i].finish(generated)
-            left = [i for i in left if i not in round_]
-        return [answer for answer in answers if answer is not None]
+            done = answering.begin(asked)
+            while len(answering) and not any(one.error for one in done):
+                done += answering.step()
+        except BaseException:
+            answering.stop(ValueError("given up"))
+            raise
+        refused = next((one.error for one in done if one.error is not None), None)
+        if refused is not None:
+            answering.stop(refused)
+            raise refused
+        answers = {one.key: one.answer for one in done}
+        return [answer for number in range(len(asked)) if (answer := answers[number]) is not None]
 
     def close(self) -> None:
         """Lets all sessions go."""
@@ -232,7 +211,3 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"Engine({self.model.spec.name}, {len(self._sessions)} sessions)"
-
-
-def _bind(on_text: Callable[[Session, str], None], session: Session) -> Callable[[str], None]:
-    return lambda text: on_text(session, text)

@@ -42,11 +42,12 @@ _MAX_LINES_LET_GO = 1000  # at a time
 
 
 class Known(NamedTuple):
-    """What was seen of a stream so far; None before the first frame."""
+    """What was seen of a stream so far; None before the first frame. wall_until_s: Unix time at `until_s`, if known."""
 
     from_s: float | None
     until_s: float | None
     num_frames: int
+    wall_until_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,11 @@ class History:
         if self._lines_travel and self._writer.num_bytes("line") > self.config.log_bytes * 7 // 8:
             self._let_lines_go()
 
+    def settle(self, wait_s: float) -> bool:
+        """Waits until all that was noted is at rest; whether it is, in that time."""
+        self.log.flush()
+        return self._writer is None or self._writer.flush(wait_s)
+
     @property
     def seen(self) -> Known:
         """What sessions before this one have seen here."""
@@ -213,8 +219,11 @@ class History:
         known_s = [block.span.end_s for block in self.memory.recent[-1:]] + ([] if until_s is None else [until_s])
         newest = self.archive.nearest(_LATE_S)
         known_s += [] if newest is None else [newest.span.end_s]
-        newest_s = max(known_s, default=None)
-        return Known(newest_s if from_s is None else from_s, newest_s, int(self._state.get("num_frames", 0)))
+        newest_s, wall_s = max(known_s, default=None), self._state.get("wall_until_s")
+        if wall_s is not None and until_s is not None and newest_s is not None:
+            wall_s += newest_s - until_s
+        num_frames = int(self._state.get("num_frames", 0))
+        return Known(newest_s if from_s is None else from_s, newest_s, num_frames, wall_s)
 
     def refresh(self) -> bool:
         """Where another process writes: takes in what came since; whether anything did. What cannot be read now is
@@ -370,5 +379,5 @@ def _are_times(state: Mapping[str, Any]) -> bool:
     def fits(value: Any) -> bool:
         return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
-    names = ("seen_from_s", "seen_until_s", "num_frames")
+    names = ("seen_from_s", "seen_until_s", "num_frames", "wall_until_s")
     return all(fits(state.get(name)) for name in names) and isinstance(state.get("model"), str)

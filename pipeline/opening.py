@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..encoders import VideoLLM
 from ..encoders.selectors import Selector
@@ -31,16 +31,22 @@ def opened(
     label: str,
     question: str | None = None,
     memory: str | None = None,
+    *,
+    follows: bool = False,
 ) -> Iterator[Opened]:
     """Opens the source first, because that fails fastest, then the model.
 
     question: what the source is watched for, where that is known.
     memory: where what is seen outlives the program: a directory, or a redis:// address.
+    follows: whether a live source that is lost is waited for; else it has ended.
     """
     if for_s is not None and not for_s > 0:
         raise ValueError(f"--for takes a number of seconds above 0; got {for_s}")
-    # Other sources have no codec to ask.
-    options = {"motion_vectors": True} if settings.motion_vectors and source_kind(uri) == "file" else {}
+    options: dict[str, Any] = {}
+    if settings.motion_vectors and source_kind(uri) == "file":  # other sources have no codec to ask
+        options["motion_vectors"] = True
+    if not follows and source_kind(uri) == "live":
+        options["reconnects"] = 0
     with open_source(uri, **options) as source:
         from transformers.utils import logging as transformers_logging
 

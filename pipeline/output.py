@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
@@ -44,6 +45,23 @@ def clock(time_s: float) -> str:
     hours, minutes = divmod(minutes, 60)
     seconds = f"{tenths // 10:02d}.{tenths % 10}"
     return f"{hours}:{minutes:02d}:{seconds}" if hours else f"{minutes}:{seconds}"
+
+
+def answer_text(answer: Answer, name: str = "") -> str:
+    """An answer for people, after the name of its stream."""
+    used = ", ".join(f"{clock(s.start_s)} - {clock(s.end_s)}" for s in answer.used)
+    return (
+        f"[{name}{clock(answer.asked_at_s)}] {answer.question}\n"
+        f"    {answer.text or '(no answer)'}\n"
+        f"    seen until {clock(answer.seen_until_s)}, read {used}; "
+        f"{answer.num_tokens} tokens in {answer.timing.total_s:.2f} s"
+    )
+
+
+def narration_text(narration: Narration, name: str = "") -> str:
+    """A narration for people, after the name of its stream."""
+    span = narration.span
+    return f"[{name}{clock(span.start_s)} - {clock(span.end_s)}] {narration.text}"
 
 
 class Printer:
@@ -88,19 +106,10 @@ class Printer:
             self._bar.update(self._task, completed=pts_s, at=clock(pts_s))
 
     def narration(self, narration: Narration) -> None:
-        record = narration_record(narration)
-        span = narration.span
-        self.result(record, f"[{clock(span.start_s)} - {clock(span.end_s)}] {narration.text}")
+        self.result(narration_record(narration), narration_text(narration))
 
     def answer(self, answer: Answer) -> None:
-        used = ", ".join(f"{clock(s.start_s)} - {clock(s.end_s)}" for s in answer.used)
-        self.result(
-            answer_record(answer),
-            f"[{clock(answer.asked_at_s)}] {answer.question}\n"
-            f"    {answer.text or '(no answer)'}\n"
-            f"    seen until {clock(answer.seen_until_s)}, read {used}; "
-            f"{answer.num_tokens} tokens in {answer.timing.total_s:.2f} s",
-        )
+        self.result(answer_record(answer), answer_text(answer))
 
     def line(self, line: Line) -> None:
         """What was said of a stretch of time."""
@@ -126,3 +135,27 @@ class Printer:
         print(json.dumps(record, ensure_ascii=False) if self._as_json else text, flush=True)
         if self._bar is not None:
             self._bar.start()
+
+
+class StreamPrinter:
+    """Prints what comes of many streams, each result with its stream's name. Any thread may call it."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._lock = threading.Lock()
+
+    def narration(self, stream_id: str, narration: Narration) -> None:
+        record = {"stream": stream_id, "kind": "narration", **narration_record(narration)}
+        self._print(record, narration_text(narration, f"{stream_id} "))
+
+    def answer(self, stream_id: str, answer: Answer) -> None:
+        record = {"stream": stream_id, "kind": "answer", **answer_record(answer)}
+        self._print(record, answer_text(answer, f"{stream_id} "))
+
+    def ended(self, stream_id: str, problem: str | None) -> None:
+        text = f"[{stream_id}] ended" + (f": {problem}" if problem else "")
+        self._print({"stream": stream_id, "kind": "ended", "problem": problem}, text)
+
+    def _print(self, record: dict[str, Any], text: str) -> None:
+        with self._lock:
+            print(json.dumps(record, ensure_ascii=False) if self._as_json else text, flush=True)

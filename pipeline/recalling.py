@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from ..encoders import FrameTokens, Row, Text, VideoLLM
@@ -40,28 +38,6 @@ class Unit(NamedTuple):
 
     tier: Literal["kv", "picture", "line"]
     number: int
-
-
-class Timeline:
-    """Older blocks by time, for one question; sorted once, when first asked."""
-
-    def __init__(self, older: Mapping[BlockId, Span]) -> None:
-        self._older = older
-
-    @cached_property
-    def _ids(self) -> list[BlockId]:
-        return list(self._older)
-
-    @cached_property
-    def _starts_s(self) -> list[float]:
-        return [span.start_s for span in self._older.values()]
-
-    def at(self, shown: Span) -> BlockId | None:
-        """The newest block that had begun by then, where it is near enough to show the same."""
-        place = bisect_right(self._starts_s, shown.end_s) - 1
-        if place < 0 or shown.start_s - self._older[self._ids[place]].end_s > _NEAR_S:
-            return None
-        return self._ids[place]
 
 
 class Recalling:
@@ -105,11 +81,10 @@ class Recalling:
         rankings = [[Unit("kv", scored.id) for scored in ranked]]
         spans = {Unit("kv", scored.id): memory.older[scored.id] for scored in ranked}
         num_reads = self._history.config.num_reads if span is not None or _PAST.opens(question, None) else 0
-        timeline = Timeline(memory.older)
         lines = self._history.log.search(question, num_units, span)
         # Keyframes are looked for only where they may be read.
-        pictures = self._pictures(question, num_units, span, timeline) if num_reads else {}
-        for found in (pictures, self._said(lines, span, timeline)):
+        pictures = self._pictures(question, num_units, span) if num_reads else {}
+        for found in (pictures, self._said(lines, span)):
             rankings.append(list(found))
             spans |= found
         scores = fuse([ranking for ranking in rankings if ranking])
@@ -125,7 +100,7 @@ class Recalling:
         num_missed = kv.num_missed + sum(unit.tier != "kv" for unit in chosen) - len(read)
         return Recall(tuple(blocks), (0.0,) * len(blocks), num_missed)
 
-    def _pictures(self, question: str, num_units: int, span: Span | None, timeline: Timeline) -> dict[Unit, Span]:
+    def _pictures(self, question: str, num_units: int, span: Span | None) -> dict[Unit, Span]:
         """Keyframes that look like the question's words, best first, as units; where none can be compared, some of
         the span."""
         archive = self._history.archive
@@ -141,27 +116,31 @@ class Recalling:
             keyframes = keyframes[:: -(-len(keyframes) // (_CANDIDATES * num_units)) or 1]
         found: dict[Unit, Span] = {}
         for keyframe in keyframes:
-            unit = Unit("picture", keyframe.number)
             # What keys and values still show is found by these, which know it better.
-            if unit in (standing := self._standing_for(keyframe.span, unit, timeline)):
-                found |= standing
+            if not self._is_in_sight(keyframe.span) and self._shown_by(keyframe.span) is None:
+                found[Unit("picture", keyframe.number)] = keyframe.span
         return found
 
-    def _said(self, lines: Sequence[Line], span: Span | None, timeline: Timeline) -> dict[Unit, Span]:
+    def _said(self, lines: Sequence[Line], span: Span | None) -> dict[Unit, Span]:
         """Lines that have the question's words, best first, as units: of the span, where it is about one."""
         found: dict[Unit, Span] = {}
         for line in lines:
-            if any(block.span.overlaps(line.span) for block in self._memory.recent):
-                continue  # what it tells of is in sight
+            if self._is_in_sight(line.span):
+                continue
             if self._prompts.note is not None:
                 found[Unit("line", line.number)] = line.span
             shown = Span(line.span.end_s, line.span.end_s)
-            keyframe = self._keyframe_at(line.span.end_s)
-            otherwise = None if keyframe is None else Unit("picture", keyframe.number)
-            for unit, held in self._standing_for(shown, otherwise, timeline).items():
-                own = keyframe.span if unit == otherwise and keyframe is not None else held
+            if self._is_in_sight(shown):
+                continue
+            block_id = self._shown_by(shown)
+            if block_id is not None:
+                own = self._memory.older[block_id]
                 if span is None or own.overlaps(span):
-                    found[unit] = held
+                    found[Unit("kv", block_id)] = own
+                continue
+            keyframe = self._keyframe_at(line.span.end_s)
+            if keyframe is not None and (span is None or keyframe.span.overlaps(span)):
+                found[Unit("picture", keyframe.number)] = shown
         return found
 
     def _keyframe_at(self, time_s: float) -> Picture | None:
@@ -170,14 +149,16 @@ class Recalling:
         before = archive.between(Span(time_s - _STANDS_S, time_s))
         return before[-1] if before else archive.nearest(time_s)
 
-    def _standing_for(self, shown: Span, otherwise: Unit | None, timeline: Timeline) -> dict[Unit, Span]:
-        """The unit for what was shown then: none where it is in sight anyway, T1's block where there is one."""
-        if any(block.span.overlaps(shown) for block in self._memory.recent):
-            return {}
-        block_id = timeline.at(shown)
-        if block_id is not None:
-            return {Unit("kv", block_id): self._memory.older[block_id]}
-        return {} if otherwise is None else {otherwise: shown}
+    def _is_in_sight(self, shown: Span) -> bool:
+        """Whether the recent window shows some of it."""
+        return any(block.span.overlaps(shown) for block in self._memory.recent)
+
+    def _shown_by(self, shown: Span) -> BlockId | None:
+        """The newest block of T1 that had begun by then, where it is near enough to show the same."""
+        block_id = self._memory.older_at(shown.end_s)
+        if block_id is None or shown.start_s - self._memory.older[block_id].end_s > _NEAR_S:
+            return None
+        return block_id
 
     def _read(self, units: Sequence[Unit], spans: dict[Unit, Span], lines: Sequence[Line]) -> list[KVBlock]:
         """Keyframes and lines, read in order of time after the sinks, in a context of their own."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..encoders import FrameTokens, Row, Text
 from ..encoders.context import Context, Mark
 from ..encoders.sight import Sight
 from ..memory import KVBlock, Recall
-from ..stream import Frame, Span
+from ..stream import Frame, Span, time_words
 from .answer import Answer, Narration, Timing, join_spans
 from .generate import Generated
 from .history import History
@@ -22,6 +22,7 @@ from .narrator import Narrator
 from .prompts import Prompts
 from .question import NothingRemembered, Question
 from .recalling import Recalling
+from .session_clock import SessionClock
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -72,15 +73,10 @@ class Session:
         self._is_closed = False
         self._tail: tuple[KVBlock, ...] = ()
         self._tail_mark: Mark | None = None
-        self._first_pts_s: float | None = None
-        self._last_pts_s: float | None = None
-        self.num_frames = 0
+        self._clock = SessionClock(1 / engine.config.fps)
         self.num_dropped = 0
         self._is_stale = False
-        # What an earlier session here has seen; time goes on from there, whatever the source's clock says.
         self._resume()
-        self._must_align = self._last_pts_s is not None
-        self._offset_s = 0.0
 
     @property
     def num_pending(self) -> int:
@@ -90,12 +86,17 @@ class Session:
     @property
     def seen_until_s(self) -> float | None:
         """Time of the newest frame that was pushed; None before the first."""
-        return self._last_pts_s
+        return self._clock.last_s
 
     @property
     def seen_from_s(self) -> float | None:
         """Time of the first frame that was pushed; None before it."""
-        return self._first_pts_s
+        return self._clock.first_s
+
+    @property
+    def num_frames(self) -> int:
+        """How many were pushed, in earlier sessions here too."""
+        return self._clock.num_frames
 
     @property
     def num_bytes(self) -> int:
@@ -104,31 +105,36 @@ class Session:
         held_bytes = self.memory.num_bytes + self._context.num_bytes + self.intake.num_bytes
         return held_bytes + self.history.num_bytes
 
-    def push(self, frame: Frame) -> None:
-        """Takes the next frame. Reading is put off until a chunk is full or something is asked."""
+    def push(self, frame: Frame, *, reads: bool = True) -> None:
+        """Takes the next frame. Reading is put off until a chunk is full or something is asked.
+
+        reads: False puts it off until `Engine.read_pending`, which whoever pushes to many sessions calls for all of
+        them; `flush_if_due` is then theirs to call too.
+        """
         self._check_open()
         if self.history.read_only:
             raise ValueError(
                 f"the session of stream {self.stream_id!r} was opened with read_only=True and takes no frames; got "
                 f"{frame!r}; push it in the process that writes"
             )
-        frame = self._aligned(frame)
-        if self._last_pts_s is not None and frame.pts_s < self._last_pts_s:
-            raise ValueError(
-                f"frames must come in order of time; got {frame!r} after one at {self._last_pts_s:.3f} s; "
-                "sort them, or start another session"
-            )
-        self._last_pts_s = frame.pts_s
-        if self._first_pts_s is None:
-            self._first_pts_s = frame.pts_s
-        self.num_frames += 1
+        frame = self._clock.place(frame)
+        if frame.gap_s > 0:
+            gap_s = min(frame.gap_s, frame.pts_s - self._clock.first_s)
+            words = f"no picture for {time_words(gap_s)} s"
+            self.history.note(words, Span(frame.pts_s - gap_s, frame.pts_s), kind="gap")
         self._narrator.see(frame)
         if not self._gate.judge(frame).keep:
             self.num_dropped += 1
             return
         self.intake.push(frame)
+        if not reads:
+            return
         if len(self.intake.pending) >= self._engine.config.chunk_frames * self._engine.model.spec.frames_per_block:
             self._engine.read_pending([self])
+        self.flush_if_due()
+
+    def flush_if_due(self) -> None:
+        """Flushes where the last time is long enough ago."""
         if self.history.is_flush_due():
             self.flush()
 
@@ -139,14 +145,7 @@ class Session:
         """
         if self.history.outlives and not self.history.read_only:
             self._engine.read_pending([self])
-        self.history.flush(
-            {
-                "stream_id": self.stream_id,
-                "seen_from_s": self._first_pts_s,
-                "seen_until_s": self._last_pts_s,
-                "num_frames": self.num_frames,
-            }
-        )
+        self.history.flush(self._clock.state)
 
     def require_fresh(self, mask_HW: np.ndarray | None) -> None:
         """From now on, what lies under True is encoded anew in every frame, changed or not; None: nothing has to be.
@@ -181,21 +180,37 @@ class Session:
 
         force: say it now, whatever has passed.
         """
-        if self._last_pts_s is None or not (force or self._narrator.is_due(self._last_pts_s)):
+        question = self.narration_question(force=force)
+        return None if question is None else self.narrated(self.ask_question(question))
+
+    def narration_question(self, *, force: bool = False) -> Question | None:
+        """What to ask for the next narration, where one is due; its answer goes to `narrated`."""
+        if self._clock.last_s is None or not (force or self._narrator.is_due(self._clock.last_s)):
             return None
         since_s = self._narrator.since_s
-        start_s = since_s if since_s is not None else self._first_pts_s
-        assert start_s is not None
-        if since_s == self._last_pts_s:
+        if since_s == self._clock.last_s:
             return None
-        question = Question(self.prompts.question(since_s), max_new_tokens=self._engine.config.narration.max_new_tokens)
-        answer = self.ask_question(question)
-        self._narrator.said(self._last_pts_s)
+        return Question(self.prompts.question(since_s), max_new_tokens=self._engine.config.narration.max_new_tokens)
+
+    def narrated(self, answer: Answer) -> Narration | None:
+        """Takes the answer to `narration_question` as said, and keeps it in the log; None where it says nothing.
+
+        No frame may have been pushed since it was asked.
+        """
+        since_s, until_s = self._narrator.since_s, answer.seen_until_s
+        self._narrator.said(until_s)
         if self.prompts.is_silent(answer.text):
             return None
-        narration = Narration(answer.text, Span(start_s, self._last_pts_s), answer)
+        start_s = since_s if since_s is not None else self._clock.first_s
+        assert start_s is not None
+        narration = Narration(answer.text, Span(start_s, until_s), answer)
         self.history.note(narration.text, narration.span)
         return narration
+
+    def skip_narration(self) -> None:
+        """Takes the narration that was due as said: it could not be asked for."""
+        if self._clock.last_s is not None:
+            self._narrator.said(self._clock.last_s)
 
     def close(self) -> None:
         """Ends the session; it takes no frame and no question any more. Idempotent.
@@ -298,7 +313,7 @@ class Session:
         """
         self._check_open()
         model, span = self._engine.model, question.span
-        if self._last_pts_s is None:
+        if self._clock.last_s is None:
             raise ValueError(f"nothing was seen of stream {self.stream_id!r} yet; push a frame before asking")
         asked = model.question(question.text)
         text = model.question(f"{self.note} {question.text}") if self.note else asked
@@ -320,7 +335,7 @@ class Session:
             context = self._filled(blocks)
         max_new_tokens = question.max_new_tokens or self._engine.config.max_new_tokens
         self._check_length(context.next_position + len(text.ids) + max_new_tokens)
-        last_pts_s = self._last_pts_s
+        last_pts_s = self._clock.last_s
 
         def finish(generated: Generated) -> Answer:
             return Answer(
@@ -343,17 +358,8 @@ class Session:
 
     def _resume(self) -> None:
         """Takes the times, and the recent window, from what the history knows."""
-        self._first_pts_s, self._last_pts_s, self.num_frames = self.history.seen
+        self._clock.resume(self.history.seen)
         self._is_stale = True
-
-    def _aligned(self, frame: Frame) -> Frame:
-        """The frame, on the session's clock."""
-        if self._must_align:
-            assert self._last_pts_s is not None
-            if frame.pts_s <= self._last_pts_s:
-                self._offset_s = self._last_pts_s + 1 / self._engine.config.fps - frame.pts_s
-            self._must_align = False
-        return replace(frame, pts_s=frame.pts_s + self._offset_s) if self._offset_s else frame
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -373,10 +379,10 @@ class Session:
         wanted = "".join(f"{side} {time_s:.1f} s" for side, time_s in sides if time_s is not None)
         return (
             f"no frame{wanted} is remembered of stream {self.stream_id!r}, which was seen from "
-            f"{self._first_pts_s:.1f} s to {self._last_pts_s:.1f} s; ask about another span, or raise the memory's "
+            f"{self._clock.first_s:.1f} s to {self._clock.last_s:.1f} s; ask about another span, or raise the memory's "
             "budget_bytes"
         )
 
     def __repr__(self) -> str:
-        until = "nothing yet" if self._last_pts_s is None else f"until {self._last_pts_s:.1f} s"
+        until = "nothing yet" if self._clock.last_s is None else f"until {self._clock.last_s:.1f} s"
         return f"Session({self.stream_id!r}, seen {until}, {self.num_bytes} bytes)"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..stream import Frame
 from .answer import Answer, Narration
@@ -26,6 +27,13 @@ class Unanswered:
 
     question: Question
     reason: str
+
+
+class Parsed(NamedTuple):
+    """A question of a file, and the name that stood beside it."""
+
+    question: Question
+    besides: str | None
 
 
 def watch(
@@ -66,34 +74,44 @@ def read_questions(path: str | Path) -> list[Question]:
 
     Raises ValueError that names the line for whatever is not that.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")  # other line ends may stand in a string
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the questions file {str(path)!r} cannot be read: {error}; give JSON lines") from error
-    questions = [_read_question(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
+    lines = question_lines(path)
+    questions = [read_question(line, f"{path}:{n}").question for n, line in enumerate(lines, 1) if line.strip()]
     if not questions:
         raise ValueError(f"the questions file {str(path)!r} holds no question; write one JSON object a line")
     return questions
 
 
-def _read_question(line: str, where: str) -> Question:
+def question_lines(path: str | Path) -> list[str]:
+    """The lines of a file of questions; ValueError where it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8").split("\n")  # other line ends may stand in a string
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the questions file {str(path)!r} cannot be read: {error}; give JSON lines") from error
+
+
+def read_question(line: str, where: str, *, also: str | None = None) -> Parsed:
+    """One line of JSON as a question, and the string under the key `also`, where it may have one."""
     try:
         given = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON ({error}); write one object a line") from error
     if not isinstance(given, dict) or not isinstance(given.get("question"), str):
         raise ValueError(f'{where} must be an object with a "question" in words; got {line[:80]}')
+    besides = given.pop(also, None) if also is not None else None
+    if besides is not None and not isinstance(besides, str):
+        raise ValueError(f"{where}: {also} must be a name; got {besides!r}")
     times: dict[str, float | None] = {}
     for key, value in given.items():
         if key == "question":
             continue
         if key not in ("at_s", "since_s", "until_s"):
-            raise ValueError(f"{where} has an unknown key {key!r}; there are: question, at_s, since_s, until_s")
+            known = ", ".join(["question", *([also] if also else []), "at_s", "since_s", "until_s"])
+            raise ValueError(f"{where} has an unknown key {key!r}; there are: {known}")
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"{where}: {key} must be a number of seconds; got {value!r}")
         times[key] = value
     try:
-        return Question(given["question"], **times)
+        return Parsed(Question(given["question"], **times), besides)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 

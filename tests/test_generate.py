@@ -7,7 +7,7 @@ import torch
 
 from millpond.encoders import Row, Text, VideoLLM
 from millpond.encoders.context import Context
-from millpond.pipeline.generate import Generated, Prompt, generate
+from millpond.pipeline.generate import Decoding, Generated, Prompt, generate
 
 from .watched import pictures, tiny
 
@@ -108,3 +108,35 @@ def test_nothing_asked_nothing_answered(model: VideoLLM) -> None:
 def test_an_answer_needs_room(model: VideoLLM) -> None:
     with pytest.raises(ValueError, match="max_new_tokens must be at least 1; got 0"):
         Prompt(model.new_context(), model.question("what?"), 0)
+
+
+def test_a_prompt_that_joins_on_the_way_is_answered_as_alone(model: VideoLLM, contexts: list[Context]) -> None:
+    asked = prompts(model, contexts, 7, 6, 5)
+    alone = [by_hand(model, prompt) for prompt in asked]
+    lengths = [context.length for context in contexts]
+    decoding, done, numbers = Decoding(model), {}, []
+    for prompt in asked:
+        numbers.append(decoding.add(prompt))
+        done.update(decoding.step())
+        done.update(decoding.step())
+    while len(decoding):
+        done.update(decoding.step())
+    assert [list(done[number].ids) for number in numbers] == alone
+    assert [context.length for context in contexts] == lengths
+    assert decoding.step() == []
+
+
+def test_one_that_is_dropped_leaves_its_context_and_the_others(model: VideoLLM, contexts: list[Context]) -> None:
+    asked = prompts(model, contexts, 6, 6, 6)
+    alone = [by_hand(model, prompt) for prompt in asked]
+    lengths = [context.length for context in contexts]
+    decoding = Decoding(model)
+    numbers = [decoding.add(prompt) for prompt in asked]
+    decoding.step()
+    decoding.drop(numbers[1])
+    assert contexts[1].length == lengths[1] and len(decoding) == 2
+    done = {}
+    while len(decoding):
+        done.update(decoding.step())
+    assert {number: list(one.ids) for number, one in done.items()} == {numbers[0]: alone[0], numbers[2]: alone[2]}
+    assert [context.length for context in contexts] == lengths

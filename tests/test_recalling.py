@@ -7,15 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from millpond.encoders import VideoLLM, load_model
-from millpond.memory import BlockId
 from millpond.memory.keyframe import Keyframe
 from millpond.memory.no_archive import NoArchive
 from millpond.pipeline import Engine, Session
-from millpond.pipeline.recalling import Recalling, Timeline, Unit
+from millpond.pipeline.recalling import Recalling, Unit
 from millpond.stream import Span
 
 from .ingesting import frames_of
@@ -23,7 +20,6 @@ from .sessions_at import push, settings
 
 FRAMES = frames_of(11, 60)
 PAST, PRESENT = "What appeared first?", "What colour is the shape?"
-NEAR_S = 4.0  # a block so long before a moment still shows it
 
 
 @pytest.fixture(scope="module")
@@ -43,26 +39,6 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
 
     monkeypatch.setattr(Recalling, "_read", note)
     return units
-
-
-lengths = st.lists(st.tuples(st.sampled_from([0.0, 0.5, 3.0, 9.0]), st.sampled_from([0.0, 1.0])), max_size=12)
-
-
-@given(gaps=lengths, asked=st.lists(st.floats(-5, 80), max_size=5), length_s=st.sampled_from([0.0, 2.0]))
-def test_a_moment_belongs_to_the_newest_block_that_had_begun(
-    gaps: list[tuple[float, float]], asked: list[float], length_s: float
-) -> None:
-    older: dict[BlockId, Span] = {}
-    start_s = 0.0
-    for number, (gap_s, block_s) in enumerate(gaps):
-        start_s += gap_s
-        older[BlockId(number)] = Span(start_s, start_s + block_s)
-    timeline = Timeline(older)
-    for at_s in asked:
-        shown = Span(at_s, at_s + length_s)
-        begun = [number for number, span in older.items() if span.start_s <= shown.end_s]
-        is_near = bool(begun) and shown.start_s - older[begun[-1]].end_s <= NEAR_S
-        assert timeline.at(shown) == (begun[-1] if is_near else None)
 
 
 def seen(engine: Engine) -> Session:
