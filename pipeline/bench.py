@@ -41,5 +41,6 @@ BENCHES: Table[Bench] = Table(
         "profile": "bench_profile:ProfileBench",
         "reuse": "bench_reuse:ReuseBench",
         "streaming": "bench_streaming:StreamingBench",
+        "streams": "bench_streams:StreamsBench",
     },
 )

@@ -146,16 +146,18 @@ class StreamPrinter:
 
     def narration(self, stream_id: str, narration: Narration) -> None:
         record = {"stream": stream_id, "kind": "narration", **narration_record(narration)}
-        self._print(record, narration_text(narration, f"{stream_id} "))
+        self.result(record, narration_text(narration, f"{stream_id} "))
 
     def answer(self, stream_id: str, answer: Answer) -> None:
         record = {"stream": stream_id, "kind": "answer", **answer_record(answer)}
-        self._print(record, answer_text(answer, f"{stream_id} "))
+        self.result(record, answer_text(answer, f"{stream_id} "))
 
     def ended(self, stream_id: str, problem: str | None) -> None:
         text = f"[{stream_id}] ended" + (f": {problem}" if problem else "")
-        self._print({"stream": stream_id, "kind": "ended", "problem": problem}, text)
+        self.result({"stream": stream_id, "kind": "ended", "problem": problem}, text)
 
-    def _print(self, record: dict[str, Any], text: str) -> None:
+    def result(self, record: dict[str, Any], text: str) -> None:
+        """One result, in whichever form was asked for; where that is for people, none without words."""
         with self._lock:
-            print(json.dumps(record, ensure_ascii=False) if self._as_json else text, flush=True)
+            if self._as_json or text:
+                print(json.dumps(record, ensure_ascii=False) if self._as_json else text, flush=True)

@@ -82,7 +82,7 @@ def read_at(source: FileSource, times_s: Sequence[float], *, reader: str, deadli
     if reader == "decord" or (reader == "auto" and len(wanted) >= _WORTH_A_PROCESS):
         frames = _read_with_decord(source, index, clock, wanted, deadline_s)
     if frames is None:
-        frames = _read_by_seeking(source, index, wanted)
+        frames = read_by_seeking(source, index, wanted)
     return _read_in_order(source, times_s) if frames is None else [frames[place] for place in places]
 
 
@@ -146,7 +146,7 @@ def _read_in_order(source: FileSource, times_s: Sequence[float]) -> list[Frame]:
     return [frames[position] for position in range(len(times_s))]
 
 
-def _read_by_seeking(source: FileSource, index: PacketIndex, wanted: list[int]) -> dict[int, Frame] | None:
+def read_by_seeking(source: FileSource, index: PacketIndex, wanted: list[int]) -> dict[int, Frame] | None:
     """The pictures at these places of the index; None where the file turns out not to be what its packets
     say."""
     frames: dict[int, Frame] = {}
@@ -218,7 +218,7 @@ def _read_with_decord(
 ) -> dict[int, Frame] | None:
     """The pictures at these places of the index; None, with a log line, where decord cannot be trusted with
     them."""
-    why_not = _why_not_decord(source)
+    why_not = why_not_decord(source)
     if why_not is None:
         request = {"path": str(source.path.absolute()), "num_frames": len(index.ticks), "places": wanted}
         try:
@@ -228,18 +228,18 @@ def _read_with_decord(
                 own_s = float(index.ticks[place] * time_base)
                 # decord's times are float32.
                 if abs(picture.begin_s - own_s) > 1e-4 + 2.5e-7 * abs(own_s):
-                    raise _WorkerFailed(f"it takes picture {place} to be shown at {picture.begin_s} s, not {own_s} s")
+                    raise WorkerFailed(f"it takes picture {place} to be shown at {picture.begin_s} s, not {own_s} s")
             return {
                 place: Frame(p.rgb_HW3, clock.seconds(index.ticks[place]), source.stream_id, place)
                 for place, p in pictures.items()
             }
-        except _WorkerFailed as error:
+        except WorkerFailed as error:
             why_not = str(error)
     _log.info("reading %s with PyAV instead of decord: %s", source.uri, why_not)
     return None
 
 
-def _why_not_decord(source: FileSource) -> str | None:
+def why_not_decord(source: FileSource) -> str | None:
     """What keeps decord from this file, known beforehand; None if nothing does."""
     if importlib.util.find_spec("decord") is None:
         return "decord is not installed"
@@ -251,17 +251,17 @@ def _why_not_decord(source: FileSource) -> str | None:
     return None
 
 
-class _WorkerFailed(Exception):
+class WorkerFailed(Exception):
     """decord, or its process, did not do what was asked; the message says how."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class Picture:
     rgb_HW3: np.ndarray
     begin_s: float
 
 
-def _ask_worker(request: dict[str, Any], deadline_s: float, max_pixels: int) -> dict[int, _Picture]:
+def _ask_worker(request: dict[str, Any], deadline_s: float, max_pixels: int) -> dict[int, Picture]:
     """Starts a worker, hands it the request, and takes what it sends until the deadline, when it is killed.
 
     A process, because decord 0.6 can loop for ever holding the interpreter, or crash; and a plain one with
@@ -279,9 +279,9 @@ def _ask_worker(request: dict[str, Any], deadline_s: float, max_pixels: int) -> 
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.close()
-        return {place: _receive(process.stdout, place, max_pixels) for place in request["places"]}
+        return {place: receive(process.stdout, place, max_pixels) for place in request["places"]}
     except BrokenPipeError:
-        raise _WorkerFailed("its process died before it was asked") from None
+        raise WorkerFailed("its process died before it was asked") from None
     finally:
         was_late = not alarm.is_alive()
         alarm.cancel()
@@ -293,21 +293,21 @@ def _ask_worker(request: dict[str, Any], deadline_s: float, max_pixels: int) -> 
             _log.warning("decord was stopped after its %.1f s", deadline_s)
 
 
-def _receive(pipe: IO[bytes], place: int, max_pixels: int) -> _Picture:
+def receive(pipe: IO[bytes], place: int, max_pixels: int) -> Picture:
     """One picture off the wire: a line of JSON, then height * width * 3 bytes."""
     line = pipe.readline(4096)
     if not line:
-        raise _WorkerFailed(f"it gave up, died or ran late at picture {place}")
+        raise WorkerFailed(f"it gave up, died or ran late at picture {place}")
     try:
         header = json.loads(line)
         if "error" in header:
-            raise _WorkerFailed(header["error"])
+            raise WorkerFailed(header["error"])
         height, width, begin_s = int(header["height"]), int(header["width"]), float(header["begin_s"])
     except (ValueError, KeyError, TypeError):
-        raise _WorkerFailed("it sent something that is not a picture") from None
+        raise WorkerFailed("it sent something that is not a picture") from None
     if not 0 < height * width <= max_pixels:
-        raise _WorkerFailed(f"it sent a picture of {width}x{height}")
+        raise WorkerFailed(f"it sent a picture of {width}x{height}")
     data = pipe.read(height * width * 3)
     if len(data) != height * width * 3:
-        raise _WorkerFailed(f"it died or ran late in the middle of picture {place}")
-    return _Picture(np.frombuffer(data, np.uint8).reshape(height, width, 3), begin_s)
+        raise WorkerFailed(f"it died or ran late in the middle of picture {place}")
+    return Picture(np.frombuffer(data, np.uint8).reshape(height, width, 3), begin_s)

@@ -226,7 +226,7 @@ def test_closing_ends_everything_and_says_so(engine: Engine) -> None:
     waiting = hub.ask("dark", Question(QUESTION))  # no frame has come yet
     hub.close()
     hub.close()
-    with pytest.raises(HubStopped, match="the hub (was closed before this was answered|is closed)"):
+    with pytest.raises(HubStopped, match=r"the hub (was closed before this was answered|is closed)"):
         got(waiting)
     with pytest.raises(HubStopped, match="the hub is closed; start another"):
         got(hub.ask("dark", Question(QUESTION)))

@@ -72,7 +72,7 @@ def see_dense(
         # Patches count; tokens stand for them in a model whose tower cannot say.
         tower_or_none = model.tower
         layout = tower_or_none and tower_or_none.layout(block[0].height, block[0].width)
-        _count(run, layout.num_patches if layout else tokens.num_tokens)
+        count_dense(run, layout.num_patches if layout else tokens.num_tokens)
     return [Sight(tokens) for tokens in seen]
 
 
@@ -84,12 +84,13 @@ def see_in_passing(
     prepared = tower.prepare(block)
     change = watch.compare(prepared.layout, block) if Need.PIXELS in needs else None
     passed = pass_all(tower, prepared, needs)
-    _count(run, prepared.layout.num_patches)
+    count_dense(run, prepared.layout.num_patches)
     tokens = tower.assemble(passed.y_UO, passed.deep_EUO, prepared.layout, block)
     return passed.evidence.sight(tokens, prepared.layout, change, needs)
 
 
-def _count(run: SeerRun, num_patches: int) -> None:
+def count_dense(run: SeerRun, num_patches: int) -> None:
+    """Notes in a run's stats that one block was computed whole, and nothing kept."""
     run.stats.num_dense += 1
     run.stats.num_patches += num_patches
     run.stats.num_recomputed += num_patches

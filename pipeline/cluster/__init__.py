@@ -1,0 +1,1 @@
+"""Streams and models over processes and machines, on Ray."""
