@@ -16,7 +16,7 @@ from .answer import Answer
 from .answering import Answered, Answering, Asking
 from .engine import Engine
 from .feeds import Feed
-from .hub_events import Ended, HubEvent, Narrated
+from .hub_events import Ended, HubEvent, HubStopped, Narrated
 from .hub_stream import HubStream, StreamStats, Waiting
 from .question import Question
 from .session import Session
@@ -32,10 +32,6 @@ _MAX_FAILURES = 8
 _COUNT_EVERY_S = 1.0
 # An idle hub looks around this often, for narrations that fall due and feeds that end without a word.
 _IDLE_S = 0.25
-
-
-class HubStopped(RuntimeError):
-    """The hub was closed, or gave up, before this was done."""
 
 
 class Hub:

@@ -27,3 +27,7 @@ class Ended:
 
 
 HubEvent = Narrated | Ended
+
+
+class HubStopped(RuntimeError):
+    """The hub was closed, or gave up, before this was done."""

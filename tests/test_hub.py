@@ -14,8 +14,8 @@ import pytest
 from millpond.encoders import VideoLLM
 from millpond.pipeline import Answer, Engine, EngineConfig, NarrationConfig, Question
 from millpond.pipeline.feeds import SourceFeed
-from millpond.pipeline.hub import Hub, HubStopped
-from millpond.pipeline.hub_events import Ended, HubEvent, Narrated
+from millpond.pipeline.hub import Hub
+from millpond.pipeline.hub_events import Ended, HubEvent, HubStopped, Narrated
 from millpond.pipeline.watch import watch
 from millpond.stream import open_source
 

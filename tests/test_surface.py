@@ -50,6 +50,17 @@ def test_all_is_sorted_and_all_there_is(package: str) -> None:
     assert public <= set(module.__all__), "reachable, but not in __all__"
 
 
+def test_a_process_that_only_reads_a_source_loads_no_torch() -> None:
+    code = "import sys, millpond.pipeline, millpond.pipeline.cluster.source_host; print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
+    from millpond import pipeline
+
+    assert set(pipeline.__all__) <= set(dir(pipeline))
+    with pytest.raises(AttributeError, match="has no attribute 'Motor'"):
+        _ = pipeline.Motor
+
+
 @has_sources
 def test_every_folder_is_listed_for_the_wheel() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
