@@ -40,7 +40,7 @@ class RayPlan:
     """
 
     num_streams: int = 8
-    num_rounds: int = 30
+    num_rounds: int = 12
     num_warm: int = 6
 
     def __post_init__(self) -> None:
