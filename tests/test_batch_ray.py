@@ -96,7 +96,7 @@ def is_worker(pid: int) -> bool:
 def is_reader(pid: int) -> bool:
     """Whether a process is decord's."""
     try:
-        return b"decord_process.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"decord_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

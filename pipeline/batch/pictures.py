@@ -6,14 +6,13 @@ import json
 import logging
 import math
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ...stream import Frame, RateSampler, Source, Span
 from ...stream.random_access import (
+    WORKER_COMMAND,
     PacketIndex,
     Picture,
     WorkerFailed,
@@ -27,7 +26,6 @@ from ...stream.video_file import FileSource, clock_of
 
 _log = logging.getLogger(__name__)
 
-_COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("decord_process.py")))
 _SEEK_BYTES = 64 * 2**20  # pictures held at a time where PyAV reads them
 
 
@@ -176,7 +174,7 @@ class _Decord:
         }
         if self._process is None:
             self._process = subprocess.Popen(
-                _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                WORKER_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
         process, is_done = self._process, False
         try:
