@@ -9,9 +9,6 @@ from collections.abc import Callable
 from ..stream import Frame, FrameBuffer, RateSampler, Source, SourceStats
 from ..stream.frame import carry_gap
 
-# Frames of a recording that are decoded ahead of the model.
-_AHEAD = 2
-
 
 class Feed(ABC):
     """One stream's frames, waiting to be taken. Promises: nothing blocks; frames come in order of time; at most a few
@@ -68,14 +65,16 @@ class SourceFeed(Feed):
         source -> sampler -> [buffer] -> take         live: the newest frame waits; recorded: a few, and none is lost
 
     The source is the feed's from here on, and closed with it.
+
+    ahead: how many frames of a recording are decoded before they are asked for.
     """
 
-    def __init__(self, source: Source, *, fps: float, stream_id: str | None = None) -> None:
+    def __init__(self, source: Source, *, fps: float, stream_id: str | None = None, ahead: int = 2) -> None:
         self.stream_id = stream_id or source.stream_id
         self._source = source
         self._sampler = RateSampler(fps)
         policy = "newest_only" if source.is_live else "block"
-        self._buffer: FrameBuffer[Frame] = FrameBuffer(_AHEAD, policy, carry=carry_gap)
+        self._buffer: FrameBuffer[Frame] = FrameBuffer(ahead, policy, carry=carry_gap)
         self._callback: Callable[[], None] = _nothing
         self._problem: Exception | None = None
         self._is_done = False

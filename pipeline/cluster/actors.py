@@ -35,6 +35,7 @@ def start_source(
         max_restarts=0,  # the supervisor starts it again, and not without end
         max_concurrency=_FEW,
         num_cpus=settings.source_cpus,
+        enable_task_events=False,  # a record of every call at the head node, for a dashboard, costs a tenth of a call
         scheduling_strategy=near(node_id),
     )
     return actor.remote(spec, fps)

@@ -1,15 +1,17 @@
-"""RemoteFeed: the frames of a source that another process reads, pulled one at a time."""
+"""RemoteFeed: the frames of a source that another process reads, pulled a few at a time."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from ...stream import Frame, SourceStats
+from ...stream.frame import carry_gap
 from ..feeds import Feed
 from .source_host import Place, Taken
 
@@ -20,12 +22,13 @@ _RETRY_S = (0.1, 2.0)  # the first and the longest wait for a source whose proce
 
 
 class RemoteFeed(Feed):
-    """Frames of a SourceHost in another process. Its thread has one call for a frame open at most, so nothing queues:
+    """Frames of a SourceHost in another process. Its thread has one call for frames open at most, so nothing queues:
     what the model cannot take is overtaken at the source, and counted there.
 
-        source's process: [newest] <--next_frame, one open--  thread -> [waiting] -> take
+        source's process: [newest] <--next_frames, one open--  thread -> [waiting] -> take
 
-    While a live frame waits to be taken, a newer one is asked for by and by and takes its place. A process that is gone
+    Of a recording a call brings a few, and the next goes out when all are taken. While a live frame waits to be taken,
+    a newer one is asked for by and by and takes its place. A process that is gone
     is looked for until there is another of its name; time then goes on by the clock, and the first frame says in
     `gap_s` how long nothing was seen. A recording goes on with the frame after the last one that came.
 
@@ -41,7 +44,7 @@ class RemoteFeed(Feed):
         self._callback: Callable[[], None] = _nothing
         self._closing = threading.Event()
         self._lock = threading.Condition()
-        self._waiting: Frame | None = None
+        self._waiting: deque[Frame] = deque()
         self._is_done = False
         self._problem: Exception | None = None
         self._told: Taken | None = None  # the newest answer
@@ -66,14 +69,16 @@ class RemoteFeed(Feed):
 
     def take(self) -> Frame | None:
         with self._lock:
-            frame, self._waiting = self._waiting, None
-            if frame is not None:
+            if not self._waiting:
+                return None
+            frame = self._waiting.popleft()
+            if not self._waiting:
                 self._lock.notify_all()
             return frame
 
     @property
     def num_waiting(self) -> int:
-        return 0 if self._waiting is None else 1
+        return len(self._waiting)
 
     @property
     def num_overtaken(self) -> int:
@@ -82,7 +87,7 @@ class RemoteFeed(Feed):
 
     @property
     def is_ended(self) -> bool:
-        return self._is_done and self._waiting is None
+        return self._is_done and not self._waiting
 
     @property
     def problem(self) -> Exception | None:
@@ -131,11 +136,11 @@ class RemoteFeed(Feed):
             self._callback()
 
     def _is_wanted(self) -> bool:
-        """Waits until another frame is wanted; False once the feed is closed."""
+        """Waits until more frames are wanted; False once the feed is closed."""
         with self._lock:
             is_live = self._told is not None and self._told.is_live
             self._lock.wait_for(
-                lambda: self._closing.is_set() or self._waiting is None, self._refresh_s if is_live else None
+                lambda: self._closing.is_set() or not self._waiting, self._refresh_s if is_live else None
             )
             return not self._closing.is_set()
 
@@ -144,11 +149,13 @@ class RemoteFeed(Feed):
         the feed is closed."""
         import ray
 
-        asked = source.next_frame.remote(self._place, self._wait_s)
+        asked = source.next_frames.remote(self._place, self._wait_s)
         while not self._closing.is_set():
-            if ray.wait([asked], timeout=_LOOK_S)[0]:
-                taken: Taken = ray.get(asked)
-                return taken
+            try:
+                taken: Taken = ray.get(asked, timeout=_LOOK_S)
+            except ray.exceptions.GetTimeoutError:
+                continue
+            return taken
         return None
 
     def _accept(self, taken: Taken) -> bool:
@@ -164,17 +171,17 @@ class RemoteFeed(Feed):
         if taken.is_ended:
             self._problem = None if taken.problem is None else ConnectionError(taken.problem)
             return True
-        if taken.frame is not None:
-            frame = self._continued(taken, taken.frame)
-            self._place = Place(taken.incarnation, taken.frame.index)
-            self._last, self._came_at_s = frame, time.monotonic()
-            with self._lock:
-                overtaken, self._waiting = self._waiting, frame
-                if overtaken is not None:
-                    self._num_replaced += 1
-                    if overtaken.gap_s:  # nobody has heard of it yet
-                        self._waiting = replace(frame, gap_s=frame.gap_s + overtaken.gap_s)
-            self._callback()
+        if not taken.frames:
+            return False
+        frames = [self._continued(taken, frame) for frame in taken.frames]
+        self._place = Place(taken.incarnation, taken.frames[-1].index)
+        self._last, self._came_at_s = frames[-1], time.monotonic()
+        with self._lock:
+            if self._waiting:  # one of a live source, that a newer one now takes the place of
+                self._num_replaced += len(self._waiting)
+                frames[0] = carry_gap(self._waiting[-1], frames[0])
+            self._waiting = deque(frames)
+        self._callback()
         return False
 
     def _continued(self, taken: Taken, frame: Frame) -> Frame:
