@@ -1,9 +1,15 @@
-"""Training data for the built-in model: worlds, painted, with questions packed behind the frames they are about."""
+"""Training data for the built-in model: worlds, painted, with questions packed behind the frames they are about.
+
+What streaming does to a model is in it: frames far apart, times of a long stream, stretches in which nothing happens,
+blocks read after their recent window alone, questions that see the recent window and what was recalled, and tokens
+that were dropped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,28 +19,50 @@ from torch.utils.data import IterableDataset
 from millpond.stream import time_words
 from millpond.stream.render import render
 from millpond.stream.truth import NOTHING, WORDINGS, Asked, Witness
+from millpond.stream.wide_world import make_wide_world
 from millpond.stream.world import COLORS, SHAPES, make_world
 
-# Shapes: B clips, F frames, S tokens of a packed sequence, P patches (12x12), C pooled cells (6x6).
+# Shapes: B clips, F frames, S tokens of a packed sequence, P patches (12x12), C pooled cells (6x6), V visual tokens of
+# a frame: its cells and the one that ends it, K names of objects, Q questions of a clip.
 
 IMAGE = 96
+SIDE = 6
+"""Pooled cells along each side of a picture."""
 FIRST_TRAINING_SEED = 1_000_000
 """Worlds with smaller seeds are never trained on: tests, demos and evaluation draw theirs from there."""
-FRAME_TOKENS = 37
-HARD = ("when",) * 4 + ("new",) * 3 + ("last",) * 2 + ("motion", "count_all", "list")
+FRAME_TOKENS = SIDE * SIDE + 1
+NAMES = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
+FIRST_DIGIT = 1 + len(NAMES)
+"""Labels of cells: 0 nothing, then a name each, then a digit each."""
+HARD = (
+    *("when",) * 4,
+    *("new", "list", "order", "after") * 2,
+    *("last", "count_all", "count_now", "motion", "read_when", "count_group"),
+)
 """Kinds of questions that are asked that much more often than others: they come last, and need the most."""
+NEED_ALL = ("count_all", "first", "last", "list", "count_group", "order", "after", "motion", "new")
+"""Kinds that rest on more moments than one: they are asked of those who see all frames."""
 IGNORE = -100
 PLACES = ("left", "right", "top", "bottom", "center")
+RECALLED = 8
 
 
 @dataclass(frozen=True)
 class Mix:
-    """What a stage of training is shown. Frames are drawn from min_frames to max_frames for each batch."""
+    """What a stage of training is shown. Frames are drawn from min_frames to max_frames for each batch.
+
+    wide: the share of worlds that are wide ones.
+    window: the share of clips whose frames are read after the recent ones alone.
+    drop: the share of clips some of whose tokens are left out.
+    """
 
     min_frames: int
     max_frames: int
     clips: int
     questions: int
+    wide: float = 0.8
+    window: float = 0.0
+    drop: float = 0.0
 
 
 class Words:
@@ -42,45 +70,81 @@ class Words:
 
     def __init__(self, tokenizer) -> None:
         self._tokenizer = tokenizer
+        self.ids = lru_cache(maxsize=100_000)(self._ids)
         self.prefix = self.ids("<|im_start|>user")
         self.video_id = tokenizer.convert_tokens_to_ids("<video>")
         self.pad_id = tokenizer.convert_tokens_to_ids("<|pad|>")
 
-    def ids(self, text: str) -> list[int]:
-        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def frame(self, time_s: float) -> list[int]:
-        return self.ids(f"{time_words(time_s)} s") + [self.video_id] * FRAME_TOKENS
-
-    def question(self, asked: Asked) -> tuple[list[int], list[int]]:
+    def question(self, asked: Asked) -> tuple[tuple[int, ...], tuple[int, ...]]:
         question = self.ids(f"{asked.question}<|im_end|><|im_start|>assistant")
         return question, self.ids(f"{asked.answer}<|im_end|>")
 
 
-def draw_clip(rng: np.random.Generator, num_frames: int, seed: int):
+def draw_clip(rng: np.random.Generator, num_frames: int, seed: int, wide: float = 0.8):
     """A painted world: pictures, coverage, and the witness who saw it, at times that vary in step and start."""
-    step_s = float(rng.choice([1.0, 1.0, 1.0, 0.5, 2.0]))
+    step_s = float(rng.choice([1.0, 1.0, 1.0, 1.0, 0.5, 2.0, 5.0, 30.0]))
     longer = num_frames + (int(rng.integers(0, num_frames)) if num_frames > 2 and rng.random() < 0.3 else 0)
-    world = make_world(seed, duration_s=longer * step_s, step_s=step_s)
+    make = make_wide_world if rng.random() < wide else make_world
+    world = make(seed, duration_s=longer * step_s, step_s=step_s)
     steps = np.sort(rng.choice(longer, num_frames, replace=False))
-    phase_s = float(rng.uniform(0, step_s)) if rng.random() < 0.2 else 0.0
+    phase_s = float(rng.uniform(0, step_s)) if rng.random() < 0.1 else 0.0
     times = steps * step_s + phase_s
-    offset_s = float(rng.integers(0, 600)) if rng.random() < 0.3 else 0.0
+    # Streams last: as often in the first minutes as in the first day.
+    offset_s = float(int(10 ** rng.uniform(0, 4.9))) if rng.random() < 0.4 else 0.0
     if steps[0] > 0:
         offset_s -= float(steps[0] * step_s) * (rng.random() < 0.5)
     painting = render(world, times, width=IMAGE, height=IMAGE)
     return painting, Witness(world, times, offset_s=max(offset_s, -float(times[0])))
 
 
-def draw_questions(witness: Witness, rng: np.random.Generator, count: int) -> list[tuple[int, Asked]]:
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a sequence shows of a clip. Made by `draw_seen`, read by `pack`.
+
+    window: how many frames a frame's tokens are read after, itself among them.
+    kept_FV: which visual tokens are in the sequence.
+    """
+
+    window: int
+    kept_FV: np.ndarray
+
+    @property
+    def is_whole(self) -> bool:
+        return self.window >= len(self.kept_FV)
+
+
+def draw_seen(rng: np.random.Generator, coarse_FC: np.ndarray, mix: Mix) -> Seen:
+    """Dropped are tokens that say nothing, or again what the cell said in the frame before."""
+    num_frames = len(coarse_FC)
+    window = int(rng.integers(4, 10)) if rng.random() < mix.window else num_frames
+    kept_FV = np.ones((num_frames, FRAME_TOKENS), dtype=bool)
+    if rng.random() < mix.drop:
+        empty, again = rng.uniform(0.2, 1.0), rng.uniform(0.0, 0.9)
+        draw_FC = rng.random(coarse_FC.shape)
+        same_FC = np.zeros(coarse_FC.shape, dtype=bool)
+        same_FC[1:] = coarse_FC[1:] == coarse_FC[:-1]
+        lost_FC = np.where(coarse_FC == 0, draw_FC < empty, same_FC & (draw_FC < again))
+        lost_FC[max(0, num_frames - int(rng.integers(1, 9))) :] = False  # the newest frames are whole
+        kept_FV[:, :-1] = ~lost_FC
+    return Seen(window, kept_FV)
+
+
+def draw_questions(
+    witness: Witness, rng: np.random.Generator, count: int, kinds: tuple[str, ...]
+) -> list[tuple[int, Asked]]:
     """Questions with the moment that each is asked at; half of them at the last moment."""
-    kinds, last = [*WORDINGS, *HARD], len(witness.times_s) - 1
+    last = len(witness.times_s) - 1
     asked: list[tuple[int, Asked]] = []
-    for _ in range(count * 4):
+    said: set[tuple[int, str]] = set()
+    for _ in range(count * 3):
         moment = last if rng.random() < 0.5 else int(rng.integers(0, last + 1))
         one = witness.ask(kinds[int(rng.integers(len(kinds)))], moment, rng)
-        if one is None or (_is_easy(one, witness) and rng.random() < 0.6):
+        if one is None or (moment, one.question) in said or (_is_easy(one, witness) and rng.random() < 0.6):
             continue
+        said.add((moment, one.question))
         asked.append((moment, one))
         if len(asked) == count:
             break
@@ -93,67 +157,116 @@ def _is_easy(asked: Asked, witness: Witness) -> bool:
     return asked.answer == NOTHING or (asked.kind == "when" and asked.used.start_s == began_s)
 
 
-def pack(words: Words, witness: Witness, asked: list[tuple[int, Asked]]) -> dict[str, np.ndarray]:
+def pack(
+    words: Words, witness: Witness, asked: list[tuple[int, Asked]], seen: Seen, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """One sequence: prefix, frames, then the questions side by side.
 
     A question attends to the frames up to its moment and to itself, at the positions that it would have had if it
-    had been asked right then: training on many questions a clip equals asking each of them alone.
+    had been asked right then: training on many questions a clip equals asking each of them alone. Where frames are read
+    after the recent ones alone, questions about single moments see the recent ones and a few that were recalled.
     """
-    ids, positions, groups = list(words.prefix), list(range(len(words.prefix))), [-1] * len(words.prefix)
+    ids, frames, cells = list(words.prefix), [-1] * len(words.prefix), [-1] * len(words.prefix)
     ends = []
-    for moment in range(len(witness.times_s)):
-        frame = words.frame(float(witness.times_s[moment]) + witness.offset_s)
-        positions += range(len(ids), len(ids) + len(frame))
-        ids += frame
-        groups += [moment] * len(frame)
+    for moment, kept_V in enumerate(seen.kept_FV):
+        time_ids = words.ids(f"{time_words(float(witness.times_s[moment]) + witness.offset_s)} s")
+        visual = np.flatnonzero(kept_V).tolist()
+        ids += [*time_ids, *[words.video_id] * len(visual)]
+        frames += [moment] * (len(time_ids) + len(visual))
+        cells += [-1] * len(time_ids) + visual
         ends.append(len(ids))
-    num_context = len(ids)
-    labels, kinds, until = [IGNORE] * num_context, [-1] * num_context, [0] * num_context
+    num_context, num_frames = len(ids), len(ends)
+    positions, labels = list(range(num_context)), [IGNORE] * num_context
+    questions, kinds = [-1] * num_context, [-1] * num_context
+    sees_QF = np.zeros((len(asked), num_frames), dtype=bool)
     for number, (moment, one) in enumerate(asked):
         question, answer = words.question(one)
-        piece = question + answer
-        positions += range(ends[moment], ends[moment] + len(piece))
-        ids += piece
-        groups += [10_000 + number] * len(piece)
+        num = len(question) + len(answer)
+        positions += range(ends[moment], ends[moment] + num)
+        ids += [*question, *answer]
         # The label of a position is the token that follows it.
-        labels += [IGNORE] * (len(question) - 1) + answer + [IGNORE]
-        kinds += [list(WORDINGS).index(one.kind)] * len(piece)
-        until += [ends[moment]] * len(piece)
-    groups_S, until_S = np.array(groups), np.array(until)
+        labels += [IGNORE] * (len(question) - 1) + list(answer) + [IGNORE]
+        kinds += [list(WORDINGS).index(one.kind)] * num
+        questions += [number] * num
+        sees_QF[number] = _sees(one, moment, witness, seen, rng)
+    frames_S = np.array(frames + [num_frames] * (len(ids) - num_context))
+    questions_S = np.array(questions)
     order = np.arange(len(ids))
-    causal = order[:, None] >= order[None, :]
-    in_context = order[None, :] < num_context
-    seen = np.where(groups_S[:, None] < 10_000, in_context, order[None, :] < until_S[:, None])
-    same = groups_S[:, None] == groups_S[None, :]
+    mask = order[:, None] >= order[None, :]
+    mask[:num_context] &= (frames_S[None, :] < 0) | (frames_S[:num_context, None] - frames_S[None, :] < seen.window)
+    # Questions: the prefix, the frames they see, and themselves.
+    sees_all_Q = np.concatenate([np.ones((len(asked), 1), bool), sees_QF], axis=1)
+    mask[num_context:, :num_context] = sees_all_Q[questions_S[num_context:]][:, frames_S[:num_context] + 1]
+    mask[num_context:, num_context:] &= questions_S[num_context:, None] == questions_S[None, num_context:]
     return {
         "ids": np.array(ids),
         "positions": np.array(positions),
         "labels": np.array(labels),
         "kinds": np.array(kinds),
-        "question": np.where(groups_S >= 10_000, groups_S - 10_000, -1),
-        "mask": causal & (seen | same),
+        "question": questions_S,
+        "frames": np.where(frames_S < num_frames, frames_S, -1),
+        "cells": np.array(cells + [-1] * (len(ids) - num_context)),
+        "mask": mask,
     }
 
 
+def _sees(asked: Asked, moment: int, witness: Witness, seen: Seen, rng: np.random.Generator) -> np.ndarray:
+    """Which frames a question sees: all up to its moment, or the recent ones and what was recalled for it."""
+    sees_F = np.arange(len(witness.times_s)) <= moment
+    if seen.is_whole or asked.kind in NEED_ALL or rng.random() < 0.3:
+        return sees_F
+    recent_F = sees_F & (np.arange(len(sees_F)) > moment - seen.window)
+    told_F = witness.times_s + witness.offset_s
+    used_F = sees_F & (told_F >= asked.used.start_s) & (told_F <= asked.used.start_s + 1e-6)
+    if asked.answer in ("no", NOTHING):
+        used_F = np.zeros_like(used_F)
+    share = RECALLED / max(1, len(sees_F))
+    return recent_F | used_F | (sees_F & (rng.random(len(sees_F)) < share * rng.random()))
+
+
 def patch_labels(cover_FOHW: np.ndarray, witness: Witness, cell: int, share: float) -> np.ndarray:
-    """For each cell of `cell` pixels: 1 + colour * 4 + shape of what covers it most, 0 where nothing covers `share`."""
+    """For each cell of `cell` pixels: what covers it most; 0 where nothing covers `share`. Digits of a ticker too."""
     num_frames, num_things = cover_FOHW.shape[:2]
     side = IMAGE // cell
-    if num_things == 0:
-        return np.zeros((num_frames, side * side), dtype=np.int64)
-    pooled = cover_FOHW.reshape(num_frames, num_things, side, cell, side, cell).mean((3, 5))
-    things = witness.world.things
-    names = np.array([1 + COLORS.index(t.color) * len(SHAPES) + SHAPES.index(t.shape) for t in things])
-    best = pooled.argmax(1)
-    return np.where(pooled.max(1) > share, names[best], 0).reshape(num_frames, side * side)
+    labels = np.zeros((num_frames, side, side), dtype=np.int64)
+    if num_things:
+        pooled = cover_FOHW.reshape(num_frames, num_things, side, cell, side, cell).mean((3, 5))
+        names = np.array([1 + NAMES.index(thing.name) for thing in witness.world.things])
+        labels = np.where(pooled.max(1) > share, names[pooled.argmax(1)], 0)
+    ticker, wide = witness.world.extras.ticker, side // SIDE
+    if ticker is not None:
+        for number, time_s in enumerate(witness.times_s):
+            for place, digit in enumerate(ticker.reading(float(time_s)), ticker.column):
+                labels[number, -wide:, place * wide : (place + 1) * wide] = FIRST_DIGIT + int(digit)
+    return labels.reshape(num_frames, side * side)
 
 
-def place_labels(side: int = 6) -> list[int]:
+def frame_facts(witness: Witness) -> dict[str, np.ndarray]:
+    """What is true of each frame, by name of object (F, K): 0 or 1, or IGNORE where it is half there.
+
+    now: in sight; came: for the first time; left: not any more, since the frame before; ever: by now.
+    """
+    facts = {
+        key: np.zeros((len(witness.times_s), len(NAMES)), dtype=np.int64) for key in ("now", "came", "left", "ever")
+    }
+    for number, thing in enumerate(witness.world.things):
+        name, seen_F, vague_F = NAMES.index(thing.name), witness.seen_NO[:, number], witness.vague_NO[:, number]
+        before_F = np.concatenate([[False], seen_F[:-1]])
+        ever_F = np.maximum.accumulate(seen_F)
+        facts["now"][:, name] = np.where(vague_F, IGNORE, seen_F)
+        facts["ever"][:, name] = ever_F
+        facts["came"][:, name] = ever_F & ~np.concatenate([[False], ever_F[:-1]])
+        facts["left"][:, name] = before_F & ~seen_F
+    return facts
+
+
+@lru_cache(maxsize=1)
+def place_labels() -> list[int]:
     """Which of PLACES each pooled cell lies in, row by row; IGNORE on the diagonals, where two would do."""
     labels = []
-    for y in range(side):
-        for x in range(side):
-            dx, dy = (x + 0.5) / side - 0.5, (y + 0.5) / side - 0.5
+    for y in range(SIDE):
+        for x in range(SIDE):
+            dx, dy = (x + 0.5) / SIDE - 0.5, (y + 0.5) / SIDE - 0.5
             if max(abs(dx), abs(dy)) < 0.11:
                 labels.append(PLACES.index("center"))
             elif abs(abs(dx) - abs(dy)) < 0.06:
@@ -176,29 +289,37 @@ class Clips(IterableDataset):
         while True:
             yield self.batch(rng, lambda: FIRST_TRAINING_SEED + int(rng.integers(2**40)))
 
-    def batch(self, rng: np.random.Generator, draw_seed) -> dict[str, Tensor]:
-        num_frames = int(rng.integers(self.mix.min_frames, self.mix.max_frames + 1))
+    def batch(self, rng: np.random.Generator, draw_seed: Callable[[], int]) -> dict[str, Tensor]:
+        mix = self.mix
+        num_frames = int(rng.integers(mix.min_frames, mix.max_frames + 1))
         # Short clips come in larger numbers, so that a batch costs about the same.
-        clips = max(1, self.mix.clips * self.mix.max_frames // num_frames)
-        clips = min(clips, self.mix.clips * 2) if self.mix.max_frames > 1 else clips
-        packed, pictures, fine, coarse = [], [], [], []
-        for _ in range(clips):
-            painting, witness = draw_clip(rng, num_frames, draw_seed())
-            packed.append(pack(self.words, witness, draw_questions(witness, rng, self.mix.questions)))
-            pictures.append(painting.rgb_NHW3)
-            fine.append(patch_labels(painting.cover_NOHW, witness, 8, 0.3))
-            coarse.append(patch_labels(painting.cover_NOHW, witness, 16, 0.12))
-        length = max(len(p["ids"]) for p in packed)
-        out = {name: [] for name in packed[0]}
+        clips = max(1, mix.clips * mix.max_frames // num_frames)
+        clips = min(clips, mix.clips * 2) if mix.max_frames > 1 else clips
+        made = [self._clip(rng, num_frames, draw_seed()) for _ in range(clips)]
+        length = max(len(one["ids"]) for one in made)
         fills = {"ids": self.words.pad_id, "labels": IGNORE, "positions": 0, "kinds": -1, "question": -1}
-        for p in packed:
-            extra = length - len(p["ids"])
-            for name, fill in fills.items():
-                out[name].append(np.pad(p[name], (0, extra), constant_values=fill))
-            mask = np.pad(p["mask"], ((0, extra), (0, extra)))
-            mask[np.arange(length), np.arange(length)] = True
-            out["mask"].append(mask)
-        batch = {name: torch.from_numpy(np.stack(values)) for name, values in out.items()}
-        batch["pictures"] = torch.from_numpy(np.stack(pictures))
-        batch["fine"], batch["coarse"] = torch.from_numpy(np.stack(fine)), torch.from_numpy(np.stack(coarse))
-        return batch
+        fills |= {"frames": -1, "cells": -1}
+        for one in made:
+            extra = length - len(one["ids"])
+            one |= {name: np.pad(one[name], (0, extra), constant_values=fill) for name, fill in fills.items()}
+            one["mask"] = np.pad(one["mask"], ((0, extra), (0, extra)))
+            one["mask"][np.arange(length), np.arange(length)] = True
+        return {name: torch.from_numpy(np.stack([one[name] for one in made])) for name in made[0]}
+
+    def _clip(self, rng: np.random.Generator, num_frames: int, seed: int) -> dict[str, np.ndarray]:
+        mix = self.mix
+        painting, witness = draw_clip(rng, num_frames, seed, mix.wide)
+        coarse_FC = patch_labels(painting.cover_NOHW, witness, IMAGE // SIDE, 0.08)
+        seen = draw_seen(rng, coarse_FC, mix)
+        asked = draw_questions(witness, rng, mix.questions, (*WORDINGS, *HARD))
+        facts = frame_facts(witness)
+        if not seen.is_whole:
+            facts["ever"][:] = IGNORE  # no frame can know
+        return {
+            **pack(self.words, witness, asked, seen, rng),
+            **facts,
+            "kept": seen.kept_FV,
+            "pictures": painting.rgb_NHW3,
+            "fine": patch_labels(painting.cover_NOHW, witness, IMAGE // SIDE // 2, 0.3),
+            "coarse": coarse_FC,
+        }

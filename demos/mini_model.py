@@ -33,7 +33,8 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     corpus = []
     for wording in itertools.chain(*WORDINGS.values()):
         for color, shape in itertools.product(COLORS, SHAPES):
-            corpus.append(wording.format(color=color, shape=shape, since=7))
+            slots = {"group": f"{shape}s {shape}es {color} objects", "things": f"{color} {shape}, {color} {shape}"}
+            corpus.append(wording.format(color=color, shape=shape, since=7, **slots))
     corpus += [f"{c} {s} appears, {c} {s} leaves" for c, s in itertools.product(COLORS, SHAPES)]
     corpus += ["left right top bottom center up down still yes no user assistant s", NOTHING] * 20
     corpus += ["0 1 2 3 4 5 6 7 8 9 . , ? ! : ; ' \" ( ) - < > | / abcdefghijklmnopqrstuvwxyz"] * 2
@@ -63,7 +64,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForConditionalGeneration:
-    """About 3 M parameters: a SigLIP tower of 5 layers over 96x96 pictures, a Qwen2 text model of 5 layers."""
+    """About 3 M parameters: a SigLIP tower of 5 layers over 96x96 pictures, a Qwen2 text model of 6 layers."""
     vision = SiglipVisionConfig(
         hidden_size=128,
         intermediate_size=384,
@@ -77,7 +78,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForCondition
         vocab_size=len(tokenizer),
         hidden_size=192,
         intermediate_size=512,
-        num_hidden_layers=5,
+        num_hidden_layers=6,
         num_attention_heads=6,
         num_key_value_heads=2,
         max_position_embeddings=4096,

@@ -3,9 +3,9 @@
     python demos/train_mini.py --out runs/mini                 # all stages
     python demos/train_mini.py --out runs/mini --export encoders/mini
 
-Stages: look (what covers each patch, and the words for it), one frame, a few frames, many frames, cool-down, polish.
-On a CPU, glibc gives large buffers back after each use, and getting them again costs half the time; set
-MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 to have it keep them.
+Stages: look (what covers each patch, and the words for it), one frame, a few frames, many frames, long clips, and a
+cool-down over all of them. On a CPU, glibc gives large buffers back after each use, and getting them again costs half
+the time; set MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 to have it keep them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from mini_data import IGNORE, PLACES, Clips, Mix, place_labels
+from mini_data import IGNORE, PLACES, Clips, Mix
+from mini_heads import Looking, Telling
 from mini_model import make_model, make_tokenizer, save
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -29,16 +30,16 @@ from torch.utils.data import DataLoader
 from millpond.stream.truth import WORDINGS
 from millpond.stream.world import COLORS, SHAPES
 
-# Shapes: N pictures, P patches, C pooled cells, D channels, B clips, S tokens of a packed sequence.
+# Shapes: N pictures, D channels, B clips, F frames, V visual tokens of a frame, H rows and W columns of pixels.
 
-TOWER_DIM, TEXT_DIM = 128, 192
-REPORT_FRAMES = (1, 4, 8, 16)
+REPORT_FRAMES = (1, 4, 16, 64)
 
 
 @dataclass(frozen=True)
 class Stage:
     """Some steps of one kind. The learning rate rises over warmup_steps and, if cool, falls linearly to nothing.
 
+    answers, looking, telling: weights of the losses.
     tower_every: the tower learns from every n-th frame; its backward pass is the dearest part of a step.
     """
 
@@ -48,69 +49,24 @@ class Stage:
     peak_lr: float
     answers: float
     looking: float
+    telling: float
     tower_every: int = 1
     cool: bool = False
     warmup_steps: int = 50
 
 
 STAGES = (
-    Stage("look", 300, Mix(1, 1, 96, 1), 2e-3, 0.0, 1.0),
-    Stage("one-frame", 400, Mix(1, 1, 48, 8), 1.5e-3, 1.0, 0.5, tower_every=2),
-    Stage("few-frames", 400, Mix(1, 6, 12, 12), 1.5e-3, 1.0, 0.3, tower_every=2),
-    Stage("many-frames", 1000, Mix(1, 16, 8, 16), 1.2e-3, 1.0, 0.2, tower_every=4),
-    Stage("cool-down", 800, Mix(1, 20, 8, 16), 1.2e-3, 1.0, 0.1, tower_every=4, cool=True, warmup_steps=1),
-    Stage("polish", 300, Mix(1, 20, 8, 16), 8e-4, 1.0, 0.05, tower_every=4, cool=True, warmup_steps=10),
+    Stage("look", 500, Mix(1, 1, 96, 1), 2e-3, 0.0, 1.0, 0.0),
+    Stage("one-frame", 400, Mix(1, 1, 48, 10), 1.5e-3, 1.0, 0.5, 0.5, tower_every=2),
+    Stage("few-frames", 600, Mix(2, 6, 12, 20), 1.5e-3, 1.0, 0.3, 1.0, tower_every=2),
+    Stage("many-frames", 1600, Mix(2, 16, 8, 32, window=0.2, drop=0.4), 1.2e-3, 1.0, 0.2, 0.5, tower_every=4),
+    Stage("long", 500, Mix(8, 64, 2, 48, window=0.3, drop=0.6), 1e-3, 1.0, 0.1, 0.5, tower_every=8),
+    Stage("cool-down", 1200, Mix(4, 40, 3, 40, window=0.3, drop=0.4), 1e-3, 1.0, 0.1, 0.3, 8, True, 1),
 )
 
 
-class Looking(nn.Module):
-    """Heads that only training has: what covers a patch, and which words a pooled token should be near to.
-
-    Aligning each pooled visual token with the embeddings of its colour's and its shape's word (two softmaxes against
-    the tied embedding matrix, with one learned row for "nothing here") is what makes the language half learn at once;
-    a third softmax does the same for the place of a token that shows an object.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patch = nn.Linear(TOWER_DIM, 1 + len(COLORS) + 1 + len(SHAPES))
-        self.nothing = nn.Parameter(torch.randn(2, TEXT_DIM) * 0.02)
-        self.log_scale = nn.Parameter(torch.tensor(2.0))
-
-    def forward(
-        self, patches_NPD: Tensor, cells_NCD: Tensor, words_WD: Tensor, fine_NP: Tensor, coarse_NC: Tensor
-    ) -> Tensor:
-        """words_WD: embedding rows of the colours, then of the shapes, then of the places."""
-        logits = self.patch(patches_NPD).flatten(0, 1)
-        color, shape = split_label(fine_NP)
-        weight = torch.ones(1 + len(COLORS), device=logits.device)
-        weight[0] = 0.3
-        loss = F.cross_entropy(logits[:, : 1 + len(COLORS)], color, weight)
-        weight = weight[: 1 + len(SHAPES)]
-        loss = loss + F.cross_entropy(logits[:, 1 + len(COLORS) :], shape, weight)
-        cells = F.normalize(cells_NCD.float(), dim=-1).flatten(0, 1)
-        rows = words_WD.split([len(COLORS), len(SHAPES), len(PLACES)])
-        for number, (table, label) in enumerate(zip(rows[:2], split_label(coarse_NC), strict=True)):
-            table = F.normalize(torch.cat([self.nothing[number : number + 1], table]), dim=-1)
-            weight = torch.ones(len(table), device=logits.device)
-            weight[0] = 0.3
-            loss = loss + F.cross_entropy(cells @ table.T * self.log_scale.exp(), label, weight)
-        places = torch.where(coarse_NC > 0, torch.tensor(place_labels()), IGNORE).flatten()
-        logits = cells @ F.normalize(rows[2], dim=-1).T * self.log_scale.exp()
-        return loss + F.cross_entropy(logits, places, ignore_index=IGNORE)
-
-
-def split_label(label: Tensor) -> tuple[Tensor, Tensor]:
-    """1 + colour * 4 + shape, or 0, to a class of colour and a class of shape, 0 meaning nothing."""
-    flat = label.flatten()
-    inside = flat > 0
-    color = torch.where(inside, (flat - 1) // len(SHAPES) + 1, 0)
-    shape = torch.where(inside, (flat - 1) % len(SHAPES) + 1, 0)
-    return color, shape
-
-
 def see(model, pictures_BFHW3: Tensor, tower_every: int = 1) -> tuple[Tensor, Tensor]:
-    """Tower states (N, patches, D) and visual tokens (N, 37, D), each frame as a video of its own."""
+    """Tower states (N, patches, D) and visual tokens (N, V, D), each frame as a video of its own."""
     pixels = pictures_BFHW3.flatten(0, 1).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
     if tower_every == 1 or not torch.is_grad_enabled():
         states = tower_states(model, pixels)
@@ -130,31 +86,41 @@ def tower_states(model, pixels_N3HW: Tensor) -> Tensor:
     return model.model.vision_tower(pixels_N3HW, output_hidden_states=True).hidden_states[-1]
 
 
-def answer_logits(model, batch: dict[str, Tensor], visual: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits at the places that have a label, and where those are."""
+def read(model, batch: dict[str, Tensor], visual_NVD: Tensor) -> tuple[Tensor, ...]:
+    """States (B, S, D) of the language half: what it is given, then after each layer, the last one normed."""
     core = model.model.language_model
     embeds = core.embed_tokens(batch["ids"])
-    video_id = model.config.video_token_index
-    embeds = embeds.masked_scatter((batch["ids"] == video_id)[..., None], visual.to(embeds.dtype))
-    hidden = core(
-        inputs_embeds=embeds, attention_mask=batch["mask"][:, None], position_ids=batch["positions"], use_cache=False
-    ).last_hidden_state
+    visual = visual_NVD.unflatten(0, batch["kept"].shape[:2])[batch["kept"]]
+    embeds = embeds.masked_scatter((batch["cells"] >= 0)[..., None], visual.to(embeds.dtype))
+    return core(
+        inputs_embeds=embeds,
+        attention_mask=batch["mask"][:, None],
+        position_ids=batch["positions"],
+        use_cache=False,
+        output_hidden_states=True,
+    ).hidden_states
+
+
+def answer_logits(model, batch: dict[str, Tensor], last_BSD: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits at the places that have a label, and where those are."""
     where = batch["labels"] != IGNORE
-    return model.lm_head(hidden[where]).float(), where
+    return model.lm_head(last_BSD[where]).float(), where
 
 
 @torch.no_grad()
 def evaluate(model, tokenizer, *, num_frames: int, clips: int, blind: bool, seed: int = 7) -> dict[str, float]:
-    """Share of answers right, whole answer or nothing, by kind, on worlds that training never saw."""
+    """Share of answers right, whole answer or nothing, by kind, on wide worlds that training never saw."""
     rng = np.random.default_rng(seed)
-    maker = Clips(tokenizer, Mix(num_frames, num_frames, 8, 24), seed)
+    at_once = 8 if num_frames <= 16 else 2
+    maker = Clips(tokenizer, Mix(num_frames, num_frames, at_once, 48, wide=1.0), seed)
     right: dict[str, list[bool]] = {kind: [] for kind in WORDINGS}
-    for start in range(0, clips, 8):
-        seeds = iter(range(start, start + 8))
+    for start in range(0, clips, at_once):
+        seeds = iter(range(start, start + at_once))
         batch = maker.batch(rng, lambda seeds=seeds: next(seeds))
         if blind:
             batch["pictures"] = torch.zeros_like(batch["pictures"])
-        logits, where = answer_logits(model, batch, see(model, batch["pictures"])[1])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits, where = answer_logits(model, batch, read(model, batch, see(model, batch["pictures"])[1])[-1])
         hit = torch.zeros_like(where)
         hit[where] = logits.argmax(-1) == batch["labels"][where]
         for b in range(len(where)):
@@ -166,10 +132,10 @@ def evaluate(model, tokenizer, *, num_frames: int, clips: int, blind: bool, seed
     return scores
 
 
-def make_optimizers(model, looking) -> list[torch.optim.Optimizer]:
+def make_optimizers(model, heads) -> list[torch.optim.Optimizer]:
     """Muon (Jordan 2024) for the matrices of the layers, at AdamW's scale of updates; AdamW for all else."""
     hidden, decay, plain = [], [], []
-    for module in (model, looking):
+    for module in (model, heads):
         for name, p in module.named_parameters():
             (hidden if ".layers." in name and p.ndim == 2 else decay if p.ndim >= 2 else plain).append(p)
     return [
@@ -184,14 +150,15 @@ def told_scores(scores: dict[str, float]) -> str:
     return ", ".join(f"{kind} {share:.3f}" for kind, share in scores.items())
 
 
-def run_stage(stage: Stage, model, looking, optimizers, tokenizer, done: int, seed: int, out: Path) -> None:
+def run_stage(stage: Stage, model, heads, optimizers, tokenizer, done: int, seed: int, out: Path) -> None:
     """Trains one stage from its step `done` on, saving as it goes."""
     loader = DataLoader(Clips(tokenizer, stage.mix, seed), batch_size=None, num_workers=1, prefetch_factor=4)
-    word_ids = torch.tensor([tokenizer.convert_tokens_to_ids("▁" + w) for w in (*COLORS, *SHAPES, *PLACES)])
+    words = [*(f"▁{w}" for w in (*COLORS, *SHAPES)), *"0123456789", *(f"▁{w}" for w in PLACES)]
+    word_ids = torch.tensor(tokenizer.convert_tokens_to_ids(words))
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     parameters = [p for group in groups for p in group["params"]]
     model.train()
-    losses: list[tuple[float, float]] = []
+    losses: list[tuple[float, ...]] = []
     started = time.monotonic()
     for step, batch in zip(range(done, stage.steps), loader, strict=False):
         rate = min(1.0, (step + 1) / stage.warmup_steps)
@@ -201,40 +168,44 @@ def run_stage(stage: Stage, model, looking, optimizers, tokenizer, done: int, se
             group["lr"] = stage.peak_lr * rate
         with torch.autocast("cpu", dtype=torch.bfloat16):
             states, visual = see(model, batch["pictures"], stage.tower_every)
-            words = model.get_input_embeddings().weight[word_ids]
-            look = looking(states, visual[:, :-1], words, batch["fine"], batch["coarse"])
-            answer = torch.zeros(())
+            rows = model.get_input_embeddings().weight[word_ids]
+            look = heads["looking"](
+                states, visual[:, :-1], rows, batch["fine"].flatten(0, 1), batch["coarse"].flatten(0, 1)
+            )
+            answer = tell = torch.zeros(())
             if stage.answers:
-                logits, where = answer_logits(model, batch, visual)
+                layers = read(model, batch, visual)
+                tell = heads["telling"](layers, batch)
+                logits, where = answer_logits(model, batch, layers[-1])
                 answer = F.cross_entropy(logits, batch["labels"][where])
-            loss = stage.answers * answer + stage.looking * look
+            loss = stage.answers * answer + stage.looking * look + stage.telling * tell
         for p in parameters:
             p.grad = None
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        losses.append((answer.item(), look.item()))
+        losses.append((answer.item(), look.item(), tell.item()))
         if (step + 1) % 50 == 0:
             mean = np.mean(losses[-50:], axis=0)
             pace_s = (time.monotonic() - started) / (step + 1 - done)
-            told = f"answers {mean[0]:.3f} looking {mean[1]:.3f} {pace_s:.2f} s/step"
+            told = f"answers {mean[0]:.3f} looking {mean[1]:.3f} telling {mean[2]:.3f} {pace_s:.2f} s/step"
             print(f"{stage.name} {step + 1}: {told}", flush=True)
         if (step + 1) % 250 == 0 or step + 1 == stage.steps:
-            checkpoint(model, looking, optimizers, stage.name, step + 1, out)
+            checkpoint(model, heads, optimizers, stage.name, step + 1, out)
             if stage.answers:
                 model.eval()
                 frames = min(stage.mix.max_frames, 16)
-                scores = evaluate(model, tokenizer, num_frames=frames, clips=32, blind=False)
+                scores = evaluate(model, tokenizer, num_frames=frames, clips=64, blind=False)
                 print(f"  {frames} frames: {told_scores(scores)}", flush=True)
                 model.train()
 
 
-def checkpoint(model, looking, optimizers, stage: str, step: int, out: Path) -> None:
+def checkpoint(model, heads, optimizers, stage: str, step: int, out: Path) -> None:
     """Weights and the optimizers' moments as safetensors; the place in the schedule as JSON, written last."""
     out.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{n}": p for n, p in model.named_parameters()}
-    tensors |= {f"looking.{n}": p for n, p in looking.named_parameters()}
+    tensors |= {f"heads.{n}": p for n, p in heads.named_parameters()}
     for name, p in list(tensors.items()):
         for optimizer in optimizers:
             for key, value in optimizer.state.get(p, {}).items():
@@ -244,13 +215,13 @@ def checkpoint(model, looking, optimizers, stage: str, step: int, out: Path) -> 
     (out / "place.json").write_text(json.dumps({"stage": stage, "step": step}))
 
 
-def restore(model, looking, optimizers, out: Path) -> tuple[str, int]:
+def restore(model, heads, optimizers, out: Path) -> tuple[str, int]:
     """The stage and step that the folder was left at; ("", 0) for a new one."""
     if not (out / "place.json").exists():
         return "", 0
     tensors = load_file(out / "state.safetensors")
     named = {f"model.{n}": p for n, p in model.named_parameters()}
-    named |= {f"looking.{n}": p for n, p in looking.named_parameters()}
+    named |= {f"heads.{n}": p for n, p in heads.named_parameters()}
     with torch.no_grad():
         for name, p in named.items():
             p.copy_(tensors[name])
@@ -268,15 +239,17 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the run: checkpoints, and where to go on")] = Path("runs/mini"),
     seed: Annotated[int, typer.Option(help="of weights and of data")] = 1,
     export: Annotated[Path | None, typer.Option(help="write the model's folder here")] = None,
-    stop_after: Annotated[str, typer.Option(help="name of the last stage to run")] = "polish",
+    stop_after: Annotated[str, typer.Option(help="name of the last stage to run")] = STAGES[-1].name,
     skip_to: Annotated[str, typer.Option(help="leave what the run is at, and start this stage")] = "",
     evaluate_only: Annotated[bool, typer.Option(help="print the scores, beside a model that does not look")] = False,
 ) -> None:
     torch.manual_seed(seed)
     tokenizer = make_tokenizer()
-    model, looking = make_model(tokenizer), Looking()
-    optimizers = make_optimizers(model, looking)
-    at_stage, at_step = restore(model, looking, optimizers, out)
+    model = make_model(tokenizer)
+    vision, text = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
+    heads = nn.ModuleDict({"looking": Looking(vision, text), "telling": Telling(text)})
+    optimizers = make_optimizers(model, heads)
+    at_stage, at_step = restore(model, heads, optimizers, out)
     names = [s.name for s in STAGES]
     if skip_to:
         at_stage, at_step = skip_to, 0
@@ -284,7 +257,7 @@ def main(
         begin = names.index(at_stage) if at_stage else 0
         for number in range(begin, names.index(stop_after) + 1):
             done = at_step if number == begin else 0
-            run_stage(STAGES[number], model, looking, optimizers, tokenizer, done, seed * 1000 + number + done, out)
+            run_stage(STAGES[number], model, heads, optimizers, tokenizer, done, seed * 1000 + number + done, out)
     model.eval()
     if export:
         save(model, tokenizer, export)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..memory import MemoryConfig
 from ..stream import Frame
 from ..stream.render import render
 from ..stream.truth import NOTHING, WORDINGS, Asked, Witness
-from ..stream.world import make_world
+from ..stream.wide_world import make_wide_world
 from .bench import Bench
 from .config import EngineConfig
 from .engine import Engine
@@ -24,70 +25,80 @@ from .session import Session
 FIRST_SEED = 0
 NUM_WORLDS = 32
 NUM_FRAMES = 16
+LENGTHS = (NUM_FRAMES, 64)
 _WORLDS_AT_ONCE = 8
 
 
+@dataclass(frozen=True)
 class MiniBench(Bench):
-    """Worlds that training never saw, 16 frames of 320x240 at 1 fps, a question of every kind in canonical words."""
+    """Wide worlds that training never saw, 16 and 64 frames of 320x240 at 1 fps, a question of every kind after the
+    last frame, in canonical words; full compute, nothing compressed.
+
+    lengths: how many frames, in turn.
+    """
+
+    lengths: tuple[int, ...] = LENGTHS
 
     about = (
-        "mini: answers right, to the letter, on synthetic worlds that training never saw, through the whole pipeline, "
-        "beside the same model given black frames. Keys: accuracy, blind_accuracy, interval (95 % for accuracy), "
-        "by_type (accuracy, blind_accuracy, num_questions of each), num_questions, num_worlds, num_frames."
+        "mini: answers right, to the letter, on wide synthetic worlds that training never saw, through the whole "
+        "pipeline with nothing compressed, beside the same model given black frames. Keys: lengths (for each number of "
+        "frames accuracy, interval (95 %), blind_accuracy, num_questions, by_type with the same of each kind); "
+        "accuracy, interval, blind_accuracy, by_type, num_questions (of the first length), num_worlds."
     )
 
     def run(self, *, model: str, repeats: int, clips: Path | None = None) -> dict[str, Any]:
         """repeats: how many times NUM_WORLDS worlds are asked about."""
+        lengths = {str(number): self._measure(model, repeats, number) for number in self.lengths}
+        return {**next(iter(lengths.values())), "lengths": lengths, "num_worlds": NUM_WORLDS * repeats}
+
+    def _measure(self, model: str, repeats: int, num_frames: int) -> dict[str, Any]:
         engine = Engine(
             EngineConfig(
                 model="millpond/mini" if model == "default" else model,
                 reuse="none",
-                memory=MemoryConfig(recent_frames=NUM_FRAMES),
-                chunk_frames=NUM_FRAMES,
-                max_new_tokens=32,
+                memory=MemoryConfig(recent_frames=num_frames),
+                chunk_frames=16,
+                max_new_tokens=64,
             )
         )
         right: dict[str, list[bool]] = defaultdict(list)
         blind: dict[str, list[bool]] = defaultdict(list)
-        num_worlds = NUM_WORLDS * repeats
-        for first in range(FIRST_SEED, FIRST_SEED + num_worlds, _WORLDS_AT_ONCE):
-            worlds = [clip_of(seed) for seed in range(first, first + _WORLDS_AT_ONCE)]
+        for first in range(FIRST_SEED, FIRST_SEED + NUM_WORLDS * repeats, _WORLDS_AT_ONCE):
+            worlds = [clip_of(seed, num_frames) for seed in range(first, first + _WORLDS_AT_ONCE)]
             for scores, looks in ((right, True), (blind, False)):
                 for kind, hit in _score(engine, worlds, looks):
                     scores[kind].append(hit)
-        hits, misses = sum(map(sum, right.values())), sum(len(h) - sum(h) for h in right.values())
-        num = hits + misses
+        everything = {"all": [hit for hits in right.values() for hit in hits]}
+        everything_blind = {"all": [hit for hits in blind.values() for hit in hits]}
         return {
-            "accuracy": hits / num,
-            "blind_accuracy": sum(map(sum, blind.values())) / num,
-            "interval": wilson(hits, num),
-            "by_type": {
-                kind: {
-                    "accuracy": sum(right[kind]) / len(right[kind]),
-                    "blind_accuracy": sum(blind[kind]) / len(blind[kind]),
-                    "num_questions": len(right[kind]),
-                }
-                for kind in WORDINGS
-                if right[kind]
-            },
-            "num_questions": num,
-            "num_worlds": num_worlds,
-            "num_frames": NUM_FRAMES,
+            **_figures(everything, everything_blind, "all"),
+            "by_type": {kind: _figures(right, blind, kind) for kind in WORDINGS if right[kind]},
         }
 
     def table(self, result: dict[str, Any]) -> str:
-        low, high = result["interval"]
-        lines = [
-            f"{result['num_questions']} questions on {result['num_worlds']} worlds of {result['num_frames']} frames",
-            f"{'':12} {'looks':>8} {'blind':>8} {'questions':>10}",
-        ]
-        for kind, row in result["by_type"].items():
-            lines.append(f"{kind:12} {row['accuracy']:8.3f} {row['blind_accuracy']:8.3f} {row['num_questions']:10d}")
-        lines.append(
-            f"{'all':12} {result['accuracy']:8.3f} {result['blind_accuracy']:8.3f}   "
-            f"(95 % interval {low:.3f} to {high:.3f})"
+        return "\n\n".join("\n".join(_lines(number, result)) for number in result["lengths"])
+
+
+def _figures(right: dict[str, list[bool]], blind: dict[str, list[bool]], kind: str) -> dict[str, Any]:
+    num, hits = len(right[kind]), sum(right[kind])
+    return {
+        "accuracy": hits / num,
+        "interval": wilson(hits, num),
+        "blind_accuracy": sum(blind[kind]) / num,
+        "num_questions": num,
+    }
+
+
+def _lines(number: str, result: dict[str, Any]) -> Iterator[str]:
+    rows = result["lengths"][number]
+    yield f"{rows['num_questions']} questions on {result['num_worlds']} worlds of {number} frames"
+    yield f"{'':12} {'looks':>8} {'blind':>8} {'questions':>10}   95 % interval"
+    for kind, row in [*rows["by_type"].items(), ("all", rows)]:
+        low, high = row["interval"]
+        yield (
+            f"{kind:12} {row['accuracy']:8.3f} {row['blind_accuracy']:8.3f} {row['num_questions']:10d}   "
+            f"{low:.3f} to {high:.3f}"
         )
-        return "\n".join(lines)
 
 
 def wilson(hits: int, num: int) -> tuple[float, float]:
@@ -98,14 +109,14 @@ def wilson(hits: int, num: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def clip_of(seed: int) -> tuple[list[Frame], list[Asked]]:
-    """A world's frames, and questions of all kinds about them, asked after the last."""
-    world = make_world(seed, duration_s=float(NUM_FRAMES), aspect=4 / 3)
-    times_s = [float(t) for t in range(NUM_FRAMES)]
+def clip_of(seed: int, num_frames: int = NUM_FRAMES) -> tuple[list[Frame], list[Asked]]:
+    """A wide world's frames, and questions of all kinds about them, asked after the last."""
+    world = make_wide_world(seed, duration_s=float(num_frames), aspect=4 / 3)
+    times_s = [float(t) for t in range(num_frames)]
     pictures = render(world, times_s, width=320, height=240).rgb_NHW3
     frames = [Frame(rgb, t, f"world-{seed}", n) for n, (rgb, t) in enumerate(zip(pictures, times_s, strict=True))]
     witness, rng = Witness(world, times_s), np.random.default_rng(seed)
-    drawn = (draw(witness, kind, NUM_FRAMES - 1, rng) for kind in WORDINGS)
+    drawn = (draw(witness, kind, num_frames - 1, rng) for kind in WORDINGS)
     return frames, [one for one in drawn if one is not None]
 
 

@@ -10,6 +10,7 @@ from .frame import Frame
 from .render import render
 from .sampling import Sampler
 from .source import Source, SourceError
+from .wide_world import MOST_THINGS, make_wide_world
 from .world import World, make_world
 
 _SETTINGS = {
@@ -18,7 +19,8 @@ _SETTINGS = {
     "duration_s": (16.0, 0.1, 86_400.0),
     "rate_hz": (10.0, 0.01, 120.0),
     "step_s": (1.0, 0.1, 3600.0),
-    "objects": (4, 0, 4),
+    "objects": (4, 0, MOST_THINGS),
+    "wide": (0, 0, 1),
     "width": (320, 8, 4096),
     "height": (240, 8, 4096),
 }
@@ -27,8 +29,9 @@ _SETTINGS = {
 class SyntheticSource(Source):
     """A world of coloured shapes: synthetic://shapes?seed=1&duration_s=16&rate_hz=10&width=320&height=240.
 
-    Also step_s, the grid in seconds that events keep to, and objects, how many there are at most. The same uri gives
-    the same pictures to the last bit. `world` holds the truth; `millpond.stream.truth.Witness` says it in words.
+    Also step_s, the grid in seconds that events keep to, objects, how many there are at most (4, or 8 where wide=1),
+    and wide=1 for a world that is harder to watch: `make_wide_world`. The same uri gives the same pictures to the last
+    bit. `world` holds the truth; `millpond.stream.truth.Witness` says it in words.
     """
 
     world: World
@@ -43,7 +46,8 @@ class SyntheticSource(Source):
         super().__init__(uri, stream_id=stream_id, duration_s=float(settings["duration_s"]))
         self.rate_hz = float(settings["rate_hz"])
         self._width, self._height = int(settings["width"]), int(settings["height"])
-        self.world = make_world(
+        make = make_wide_world if settings["wide"] else make_world
+        self.world = make(
             int(settings["seed"]),
             duration_s=float(settings["duration_s"]),
             step_s=float(settings["step_s"]),

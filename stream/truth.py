@@ -66,10 +66,37 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
     "new": ("What is new since {since} s?",),
     "list": ("What appeared?", "Which objects appeared?", "Summarize the video.", "What happened in the video?"),
+    "is_there": (
+        "Is there a {color} {shape} now?",
+        "Is a {color} {shape} visible now?",
+        "Can you see a {color} {shape} right now?",
+    ),
+    "count_group": (
+        "How many {group} have appeared?",
+        "How many {group} have appeared so far?",
+        "How many {group} were there altogether?",
+    ),
+    "order": (
+        "In which order did these appear: {things}?",
+        "Put these in the order in which they appeared: {things}.",
+    ),
+    "after": (
+        "What appeared next after the {color} {shape}?",
+        "Which object appeared after the {color} {shape}?",
+    ),
+    "read": ("What number is shown now?", "Which number can you read now?", "What does the ticker say now?"),
+    "read_when": (
+        "What number was shown when the {color} {shape} appeared?",
+        "Which number was there when the {color} {shape} appeared?",
+    ),
 }
 """Question types, the canonical wording first. "new" is the question of a narration."""
 
 NOTHING = "nothing"
+
+# Asked about what is hidden or half there, these are still clear.
+_ALWAYS_CLEAR = ("color_of", "shape_of", "did_appear", "read")
+_PLURALS = {"circle": "circles", "square": "squares", "triangle": "triangles", "cross": "crosses"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +187,7 @@ class Witness:
 
     def ask(self, kind: str, moment: int, rng: np.random.Generator, *, canonical: bool = False) -> Asked | None:
         """A question of this kind as of the moment, or None where none has a clear answer."""
-        if self.vague_NO[moment].any() and kind not in ("color_of", "shape_of", "did_appear"):
+        if self.vague_NO[moment].any() and kind not in _ALWAYS_CLEAR:
             return None
         made = self._draw(kind, moment, rng)
         if made is None:
@@ -191,6 +218,14 @@ class Witness:
             return {"since": time_words(since_s)}, self.news(after, moment), Span(since_s, now_s)
         if kind == "did_appear":
             return self._draw_did_appear(came, since, whole, rng)
+        if kind == "is_there":
+            return self._draw_is_there(came, moment, now, rng)
+        if kind == "count_group":
+            return self._draw_count_group(came, whole, rng)
+        if kind in ("order", "after"):
+            return self._draw_order(came, whole, rng) if kind == "order" else self._draw_after(came, since, rng)
+        if kind in ("read", "read_when"):
+            return self._draw_reading(kind, came, moment, now, rng)
         if kind in ("first", "last"):
             if not came:
                 return None
@@ -235,3 +270,70 @@ class Witness:
                 return {"color": color, "shape": shape}, "no", whole
             if len(names) >= 4 and rng.random() < 0.2:
                 color = COLORS[int(rng.integers(len(COLORS)))]
+
+    def _draw_is_there(
+        self, came: dict[int, int], moment: int, now: Span, rng: np.random.Generator
+    ) -> tuple[dict[str, str], str, Span]:
+        things = self.world.things
+        here = [o for o in came if self.seen_NO[moment, o]]
+        gone = [o for o in came if o not in here]
+        if here and rng.random() < 0.5:
+            chosen = things[here[int(rng.integers(len(here)))]]
+            return {"color": chosen.color, "shape": chosen.shape}, "yes", now
+        if gone and rng.random() < 0.6:
+            chosen = things[gone[int(rng.integers(len(gone)))]]
+            return {"color": chosen.color, "shape": chosen.shape}, "no", now
+        names = {things[o].name for o in here}
+        free = [(c, s) for c in COLORS for s in SHAPES if f"{c} {s}" not in names]
+        color, shape = free[int(rng.integers(len(free)))]
+        return {"color": color, "shape": shape}, "no", now
+
+    def _draw_count_group(
+        self, came: dict[int, int], whole: Span, rng: np.random.Generator
+    ) -> tuple[dict[str, str], str, Span]:
+        things = [self.world.things[o] for o in came]
+        if rng.random() < 0.5:
+            shape = SHAPES[int(rng.integers(len(SHAPES)))]
+            return {"group": _PLURALS[shape]}, str(sum(t.shape == shape for t in things)), whole
+        color = COLORS[int(rng.integers(len(COLORS)))]
+        return {"group": f"{color} objects"}, str(sum(t.color == color for t in things)), whole
+
+    def _draw_order(
+        self, came: dict[int, int], whole: Span, rng: np.random.Generator
+    ) -> tuple[dict[str, str], str, Span] | None:
+        apart = [o for o, n in came.items() if list(came.values()).count(n) == 1]
+        if len(apart) < 3:
+            return None
+        chosen = [int(o) for o in rng.permutation(apart)[:3]]
+        names = [self.world.things[o].name for o in chosen]
+        ordered = [self.world.things[o].name for o in sorted(chosen, key=lambda o: came[o])]
+        return {"things": ", ".join(names)}, ", ".join(ordered), whole
+
+    def _draw_after(
+        self, came: dict[int, int], since: dict[int, Span], rng: np.random.Generator
+    ) -> tuple[dict[str, str], str, Span] | None:
+        if not came:
+            return None
+        chosen = list(came)[int(rng.integers(len(came)))]
+        thing = self.world.things[chosen]
+        later = [o for o, n in came.items() if n > came[chosen]]
+        soonest = [o for o in later if came[o] == min(came[p] for p in later)]
+        if len(soonest) > 1:
+            return None
+        answer = self.world.things[soonest[0]].name if soonest else NOTHING
+        return {"color": thing.color, "shape": thing.shape}, answer, since[chosen]
+
+    def _draw_reading(
+        self, kind: str, came: dict[int, int], moment: int, now: Span, rng: np.random.Generator
+    ) -> tuple[dict[str, str], str, Span] | None:
+        ticker = self.world.extras.ticker
+        if ticker is None:
+            return None
+        if kind == "read":
+            return {}, ticker.reading(float(self.times_s[moment])), now
+        if not came:
+            return None
+        chosen = list(came)[int(rng.integers(len(came)))]
+        thing, told_s = self.world.things[chosen], self._told_s(came[chosen])
+        answer = ticker.reading(float(self.times_s[came[chosen]]))
+        return {"color": thing.color, "shape": thing.shape}, answer, Span(told_s, told_s)

@@ -7,6 +7,7 @@ is in `truth.py`; the same world trains the built-in model, drives demos and tes
 from __future__ import annotations
 
 import colorsys
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ _HSV_RANGES = {
 }
 ENTRY_S = 0.6
 """How long before its `appear_s` an object that slides or fades in begins to show, and how long it takes to go."""
+TICKER_SHARE = 1 / 6
+"""How much of the picture's height a ticker takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,45 @@ class Background:
 
 
 @dataclass(frozen=True, slots=True)
+class Ticker:
+    """A strip along the lower edge of the picture, `TICKER_SHARE` high, with a number of two digits that changes.
+
+    column: which sixth of the width the first digit stands in, 0 to 4; the second stands in the next.
+    starts_s, numbers: from when on each number shows; the first from 0.
+    is_dark: light digits on dark, or the other way around.
+    """
+
+    column: int
+    starts_s: tuple[float, ...]
+    numbers: tuple[int, ...]
+    is_dark: bool
+
+    def reading(self, time_s: float) -> str:
+        """The number that shows at this moment."""
+        return f"{self.numbers[max(0, bisect_right(self.starts_s, time_s) - 1)]:02d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What makes a world hard to watch; by default nothing does.
+
+    distractors: things in colours that no question names.
+    grain: how much the backdrop's own fine texture varies, in 0..1.
+    shake: how far the camera is off from moment to moment, in picture heights; the ticker stays.
+    drift, drift_period_s: how much the light comes and goes, in 0..1, and in what time.
+    """
+
+    distractors: tuple[Thing, ...] = ()
+    grain: float = 0.0
+    shake: float = 0.0
+    drift: float = 0.0
+    drift_period_s: float = 60.0
+    ticker: Ticker | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class World:
-    """A clip's whole truth. Made by `make_world`, read by the renderer and by `truth.py`.
+    """A clip's whole truth. Made by `make_world` and `make_wide_world`, read by the renderer and by `truth.py`.
 
     noise, flicker: standard deviation of sensor noise and amplitude of slow brightness change, in 0..1.
     softness: width of edges in pixels of a 96-pixel picture; 1 is a plain anti-aliased edge.
@@ -94,6 +134,7 @@ class World:
     noise: float
     flicker: float
     softness: float
+    extras: Extras = Extras()
 
 
 def make_world(
@@ -109,7 +150,7 @@ def make_world(
     num_steps = max(1, round(duration_s / step_s))
     aspect = float(rng.choice([1.0, 4 / 3, 1.5, 16 / 9])) if aspect is None else aspect
     appear_steps = _appear_steps(rng, num_steps, max_things)
-    backgrounds = _draw_backgrounds(rng, duration_s)
+    backgrounds = draw_backgrounds(rng, duration_s)
     combos = rng.permutation(len(COLORS) * len(SHAPES))
     things: list[Thing] = []
     for step, combo in zip(appear_steps, combos, strict=False):
@@ -145,12 +186,14 @@ def _appear_steps(rng: np.random.Generator, num_steps: int, max_things: int) -> 
     return sorted(int(s) for s in steps)
 
 
-def _draw_color(rng: np.random.Generator, color: str) -> tuple[float, float, float]:
+def draw_color(rng: np.random.Generator, color: str) -> tuple[float, float, float]:
+    """A tint, in 0..1, that goes by this name."""
     hue, saturation, value = (rng.uniform(*limits) for limits in _HSV_RANGES[color])
     return colorsys.hsv_to_rgb((hue % 360) / 360, saturation, value)
 
 
-def _draw_backgrounds(rng: np.random.Generator, duration_s: float) -> tuple[Background, ...]:
+def draw_backgrounds(rng: np.random.Generator, duration_s: float) -> tuple[Background, ...]:
+    """One to four backdrops, one after the other."""
     starts = [0.0]
     while rng.random() < 0.3 and len(starts) < 4:
         starts.append(float(rng.uniform(0.1, 0.95) * duration_s))
@@ -183,20 +226,20 @@ def _draw_thing(
     backgrounds: tuple[Background, ...],
     others: Sequence[Thing],
 ) -> Thing:
-    rgb = _draw_color(rng, color)
+    rgb = draw_color(rng, color)
     for _ in range(8):  # a colour that stands out from every backdrop
         gaps = [np.abs(np.subtract(rgb, side)).max() for b in backgrounds for side in (b.rgb_a, b.rgb_b)]
         if min(gaps) > 0.3:
             break
-        rgb = _draw_color(rng, color)
+        rgb = draw_color(rng, color)
     leave_step = num_steps + 1000
     if rng.random() < 0.35 and appear_step + 2 < num_steps:
         leave_step = int(rng.integers(appear_step + 2, num_steps + 1))
     radius = float(rng.uniform(0.07, 0.24))
     start_xy, end_xy = (0.0, 0.0), (0.0, 0.0)
     for _attempt in range(12):  # a path that keeps clear of the others, if one is found
-        start_xy, end_xy = _draw_path(rng, radius, aspect)
-        clear = all(_path_gap(start_xy, end_xy, o.start_xy, o.end_xy) > (radius + o.radius) * 0.95 for o in others)
+        start_xy, end_xy = draw_path(rng, radius, aspect)
+        clear = all(path_gap(start_xy, end_xy, o.start_xy, o.end_xy) > (radius + o.radius) * 0.95 for o in others)
         if clear:
             break
     move_start = appear_step + int(rng.choice([0, 0, 0, 1, 2]))
@@ -213,23 +256,25 @@ def _draw_thing(
         end_xy=end_xy,
         move_start_s=move_start * step_s,
         move_end_s=move_end * step_s,
-        turn_rad=_draw_turn(rng, shape),
+        turn_rad=draw_turn(rng, shape),
         stretch=float(rng.uniform(0.85, 1.15)) if shape in ("triangle", "square") else 1.0,
         thickness=float(rng.uniform(0.2, 0.4)),
         outline=bool(rng.random() < 0.15),
     )
 
 
-def _draw_turn(rng: np.random.Generator, shape: str) -> float:
+def draw_turn(rng: np.random.Generator, shape: str) -> float:
+    """How far a shape is turned, so that it is still what it is called."""
     if shape == "cross" and rng.random() < 0.25:
         return float(np.pi / 4)
     return float(rng.uniform(-0.25, 0.25)) if rng.random() < 0.4 else 0.0
 
 
-def _draw_path(
-    rng: np.random.Generator, radius: float, aspect: float
+def draw_path(
+    rng: np.random.Generator, radius: float, aspect: float, floor: float = 1.0
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    low, high = np.array([radius, radius]), np.array([aspect - radius, 1 - radius])
+    """Where a thing begins and ends, wholly inside the picture down to `floor`; often the same place."""
+    low, high = np.array([radius, radius]), np.array([aspect - radius, floor - radius])
     start = rng.uniform(low, high)
     if rng.random() < 0.2:  # near the middle, so that "center" is seen as often as the sides
         start = np.clip(rng.normal([aspect / 2, 0.5], 0.05), low, high)
@@ -250,7 +295,7 @@ def _draw_path(
     return (float(start[0]), float(start[1])), (float(end[0]), float(end[1]))
 
 
-def _path_gap(
+def path_gap(
     a0: tuple[float, float], a1: tuple[float, float], b0: tuple[float, float], b1: tuple[float, float]
 ) -> float:
     share = np.linspace(0, 1, 7)[:, None]

@@ -168,7 +168,7 @@ def test_percentiles() -> None:
 
 @pytest.mark.slow
 def test_ray_beside_one_process(mini: VideoLLM) -> None:
-    (row,) = measure_ray([mini], RayPlan(num_streams=2, num_rounds=2, num_warm=1), repeats=1)
+    (row,) = measure_ray([mini], RayPlan(num_streams=2, quick_rounds=2, num_warm=1), repeats=1)
     assert row["is_view"], "frames were copied on their way"
     assert min(row[f"{way}_s_per_frame"] for way in ("model", "process", "ray")) > 0
     assert row["hand_over_s"] > 0
@@ -226,7 +226,7 @@ def test_packed_plans_that_measure_nothing_are_refused(wrong: dict[str, Any]) ->
         PackedPlan(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"num_streams": 0}, {"num_rounds": 0}, {"num_warm": 0}])
+@pytest.mark.parametrize("wrong", [{"num_streams": 0}, {"num_rounds": 0}, {"quick_rounds": 0}, {"num_warm": 0}])
 def test_ray_plans_that_measure_nothing_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be 1 or more; got 0"):
         RayPlan(**wrong)

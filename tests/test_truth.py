@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from millpond.stream.render import render
 from millpond.stream.truth import NOTHING, WORDINGS, Asked, Witness, time_words
-from millpond.stream.world import COLORS, SHAPES, World, make_world
+from millpond.stream.wide_world import make_wide_world
+from millpond.stream.world import COLORS, SHAPES, Extras, Ticker, World, make_world
 
 seeds = st.integers(0, 2**31)
 TIMES_S = [float(n) for n in range(16)]
@@ -33,8 +35,8 @@ NAME = rf"({'|'.join(COLORS)}) ({'|'.join(SHAPES)})"
 ANSWERS = {
     "color_of": "|".join(COLORS),
     "shape_of": "|".join(SHAPES),
-    "count_now": "[0-4]",
-    "count_all": "[0-4]",
+    "count_now": "[0-8]",
+    "count_all": "[0-8]",
     "first": NAME,
     "last": NAME,
     "did_appear": "yes|no",
@@ -43,6 +45,12 @@ ANSWERS = {
     "when": r"\d+(\.\d)?",
     "new": rf"{NOTHING}|{NAME} (appears|leaves)(, {NAME} (appears|leaves))*",
     "list": rf"{NOTHING}|{NAME}(, {NAME})*",
+    "is_there": "yes|no",
+    "count_group": "[0-8]",
+    "order": rf"{NAME}, {NAME}, {NAME}",
+    "after": rf"{NOTHING}|{NAME}",
+    "read": r"\d\d",
+    "read_when": r"\d\d",
 }
 
 
@@ -64,10 +72,15 @@ def test_wordings_are_many_and_never_mean_two_kinds() -> None:
         assert len(slots) == 1, f"wordings of {kind} say different things: {slots}"
 
 
-@given(seeds, st.integers(0, 15), st.sampled_from(sorted(WORDINGS)), st.integers(0, 99))
-@settings(max_examples=200, deadline=None)
-def test_answers_are_well_formed_and_causal(seed: int, moment: int, kind: str, draw: int) -> None:
-    world = make_world(seed)
+makers = st.sampled_from([make_world, make_wide_world])
+
+
+@given(makers, seeds, st.integers(0, 15), st.sampled_from(sorted(WORDINGS)), st.integers(0, 99))
+@settings(max_examples=300, deadline=None)
+def test_answers_are_well_formed_and_causal(
+    make: Callable[[int], World], seed: int, moment: int, kind: str, draw: int
+) -> None:
+    world = make(seed)
     made = ask(Witness(world, TIMES_S), kind, moment, draw)
     assert made == ask(Witness(world, TIMES_S[: moment + 1]), kind, moment, draw), "later moments change the answer"
     if made is None:
@@ -80,7 +93,7 @@ def test_answers_are_well_formed_and_causal(seed: int, moment: int, kind: str, d
 def test_every_kind_occurs_with_every_answer() -> None:
     said: dict[str, set[str]] = {kind: set() for kind in WORDINGS}
     for seed in range(150):
-        witness = Witness(make_world(seed), TIMES_S)
+        witness = Witness(make_world(seed) if seed % 2 else make_wide_world(seed), TIMES_S)
         for kind in WORDINGS:
             for moment in (2, 9, 15):
                 made = ask(witness, kind, moment, seed)
@@ -90,7 +103,10 @@ def test_every_kind_occurs_with_every_answer() -> None:
     assert said["where"] == {"left", "right", "top", "bottom", "center"}
     assert said["motion"] == {"left", "right", "up", "down", "still"}
     assert said["did_appear"] == {"yes", "no"}
-    assert said["count_now"] >= set("01234") and said["count_all"] >= set("1234")
+    assert said["count_now"] >= set("01234") and said["count_all"] >= set("123456")
+    assert said["is_there"] == {"yes", "no"} and said["count_group"] >= set("0123")
+    assert len(said["order"]) > 20 and len(said["after"]) > 20 and NOTHING in said["after"]
+    assert len(said["read"]) > 40 and len(said["read_when"]) > 40
     assert len(said["first"]) > 20 and len(said["last"]) > 20 and len(said["when"]) > 8
     assert NOTHING in said["new"] and len(said["new"]) > 50 and len(said["list"]) > 100
 
@@ -209,3 +225,31 @@ def test_what_is_seen_is_in_the_picture_and_what_is_not_is_not(seed: int) -> Non
         for n, cover in enumerate(alone):
             if not witness.vague_NO[n, o]:
                 assert bool(cover.max() > 0.5) == bool(witness.seen_NO[n, o]), (n, thing)
+
+
+def test_order_and_what_came_next_and_groups_are_told_as_they_are() -> None:
+    world = scene(("red", "circle", 1, 6), ("blue", "square", 3, 99), ("red", "cross", 5, 7))
+    witness = Witness(world, TIMES_S)
+    assert answers(witness, "order", 4) == {}
+    told = answers(witness, "order", 9)
+    assert len(told) > 1 and set(told.values()) == {"red circle, blue square, red cross"}
+    assert answers(witness, "after", 4)["What appeared next after the red circle?"] == "blue square"
+    assert answers(witness, "after", 4)["What appeared next after the blue square?"] == NOTHING
+    groups = answers(witness, "count_group", 9)
+    assert groups["How many red objects have appeared?"] == "2" and groups["How many squares have appeared?"] == "1"
+    assert groups["How many triangles have appeared?"] == "0"
+    there = answers(witness, "is_there", 9)
+    assert there["Is there a red circle now?"] == "no" and there["Is there a blue square now?"] == "yes"
+
+
+def test_a_ticker_is_read_as_it_was_at_the_moment() -> None:
+    world = scene(("red", "circle", 2, 99), ("blue", "square", 7, 99))
+    ticker = Ticker(2, (0.0, 5.0), (7, 42), True)
+    witness = Witness(replace(world, extras=Extras(ticker=ticker)), TIMES_S)
+    assert answers(witness, "read", 4) == {"What number is shown now?": "07"}
+    assert answers(witness, "read", 5) == {"What number is shown now?": "42"}
+    assert answers(witness, "read_when", 9) == {
+        "What number was shown when the red circle appeared?": "07",
+        "What number was shown when the blue square appeared?": "42",
+    }
+    assert answers(Witness(world, TIMES_S), "read", 4) == {}
