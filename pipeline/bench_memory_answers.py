@@ -17,9 +17,9 @@ from ..memory.pruners.novel import Novel
 from ..memory.recall_gate import RECALL_GATES
 from ..stream import Frame
 from ..stream.render import render
-from ..stream.truth import WORDINGS, Asked, Witness
+from ..stream.truth import Asked, Witness
 from ..stream.world import make_world
-from .bench_mini import FIRST_SEED, draw, wilson
+from .bench_mini import FIRST_SEED, KINDS, draw, wilson
 from .engine import NUM_PROBES
 from .generate import Prompt, generate
 
@@ -251,7 +251,7 @@ def _world(seed: int, num_frames: int) -> tuple[list[Frame], dict[int, list[Aske
     rng, witness = np.random.default_rng(seed), Witness(world, times_s)
     moments = (num_frames // 2, num_frames * 3 // 4, num_frames)
     asked: dict[int, list[Asked]] = {after: [] for after in moments}
-    for number, kind in enumerate(WORDINGS):
+    for number, kind in enumerate(KINDS):
         after = moments[(seed + number) % len(moments)]
         one = draw(witness, kind, after - 1, rng)
         if one is not None:

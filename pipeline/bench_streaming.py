@@ -15,10 +15,10 @@ from ..encoders.reuse.stc import STCCacher
 from ..memory import MemoryConfig
 from ..stream import Frame
 from ..stream.render import render
-from ..stream.truth import WORDINGS, Asked, Witness
+from ..stream.truth import Asked, Witness
 from ..stream.world import make_world
 from .bench import Bench
-from .bench_mini import FIRST_SEED, NUM_FRAMES, draw, wilson
+from .bench_mini import FIRST_SEED, KINDS, NUM_FRAMES, draw, wilson
 from .bench_shapes import BUILT_IN_SHAPE, machine, make_model
 from .config import EngineConfig
 from .engine import Engine
@@ -100,7 +100,7 @@ def _streamed(seed: int) -> tuple[list[Frame], dict[int, list[Asked]]]:
     frames = [Frame(rgb, t, f"world-{seed}", n) for n, (rgb, t) in enumerate(zip(pictures, times_s, strict=True))]
     rng = np.random.default_rng(seed)
     asked: dict[int, list[Asked]] = {after: [] for after in _ASKED_AFTER}
-    for number, kind in enumerate(WORDINGS):
+    for number, kind in enumerate(KINDS):
         after = _ASKED_AFTER[(seed + number) % len(_ASKED_AFTER)]
         one = draw(Witness(world, times_s), kind, after - 1, rng)
         if one is not None:
