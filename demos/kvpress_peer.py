@@ -159,7 +159,7 @@ class Reader:
         self._stop_ids = set(about["stop_ids"])
         self._is_cuda = torch.cuda.is_available()
         self._model = transformers.LlavaOnevisionForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+            folder, dtype=about["dtype"], use_safetensors=True, trust_remote_code=False, local_files_only=True
         ).eval()
         if self._is_cuda:
             self._model.cuda()
@@ -203,7 +203,7 @@ class Reader:
         with self._press(self._model) if presses else nullcontext():
             self._model.model(
                 input_ids=torch.tensor([context_ids], device=device),
-                pixel_values_videos=pixels_N13HW.to(device),
+                pixel_values_videos=pixels_N13HW.to(device, self._model.dtype),
                 past_key_values=cache,
             )
         kv_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)

@@ -39,6 +39,7 @@ BENCHES: Table[Bench] = Table(
         "memory": "bench_memory:MemoryBench",
         "mini": "bench_mini:MiniBench",
         "profile": "bench_profile:ProfileBench",
+        "real": "bench_real:RealBench",
         "reuse": "bench_reuse:ReuseBench",
         "streaming": "bench_streaming:StreamingBench",
         "streams": "bench_streams:StreamsBench",

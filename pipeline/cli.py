@@ -17,6 +17,7 @@ from ..stream import SOURCES, SourceLost
 from .answer import Answer, Narration
 from .bench import BENCHES
 from .cli_batch import batch
+from .cli_eval import evaluate
 from .config import EngineConfig
 from .opening import opened, reopened, up_to
 from .options import (
@@ -267,6 +268,7 @@ def watch_many(
 
 
 app.command()(batch)
+app.command("eval")(evaluate)
 
 
 @app.command()

@@ -104,6 +104,11 @@ SURFACE = {
         *SELECT,
         *("--config", "--json"),
     ],
+    "eval": [
+        "SUITE",
+        *("--questions", "--videos", "--methods", "--setting", "--limit", "--out", "--figure", "--anew"),
+        *("--model", "--device", "--dtype", "--fps", "--config", "--json"),
+    ],
     "demo": ["--json"],
     "models": ["--json"],
     "sources": ["--json"],

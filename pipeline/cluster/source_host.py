@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 # What one call gives of a recording: a call costs Ray two milliseconds of CPU, in three processes, whatever it carries.
 # Everything that one call gave is kept until all of it was taken, so large pictures come fewer at once.
-_AT_ONCE = 8
+_AT_ONCE = 4
 _AT_ONCE_BYTES = 2**24
 
 
