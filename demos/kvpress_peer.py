@@ -53,6 +53,14 @@ ABOUT = {
 }
 MINI = Path(__file__).parents[1] / "encoders" / "mini"
 _MIN_TOKENS = 65  # SnapKV's window of 64, and something to choose from
+# Names of weights as newer transformers write them, and as the older one that kvpress needs has them.
+_OLDER_NAMES = {
+    r"^language_model\.lm_head": "lm_head",
+    r"^language_model\.model": "model.language_model",
+    r"^vision_tower\.(?!vision_model)": "model.vision_tower.vision_model.",
+    r"^multi_modal_projector": "model.multi_modal_projector",
+    r"^image_newline": "model.image_newline",
+}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -158,14 +166,24 @@ class Reader:
         self._about = about
         self._stop_ids = set(about["stop_ids"])
         self._is_cuda = torch.cuda.is_available()
-        self._model = transformers.LlavaOnevisionForConditionalGeneration.from_pretrained(
-            folder, dtype=about["dtype"], use_safetensors=True, trust_remote_code=False, local_files_only=True
-        ).eval()
+        loaded, report = transformers.LlavaOnevisionForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=about["dtype"],
+            key_mapping=_OLDER_NAMES,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+        lost = sorted({*report["missing_keys"], *report["unexpected_keys"]})
+        if lost:
+            raise ValueError(f"{folder} does not fit transformers {transformers.__version__}; got {lost[:3]} and others")
+        self._model = loaded.eval()
         if self._is_cuda:
             self._model.cuda()
         self._video_id = self._model.config.video_token_id
         side = self._model.config.vision_config.image_size // self._model.config.vision_config.patch_size
-        self._num_visual = -((-side // 2) ** 2) + 1  # pooled, and a newline
+        self._num_visual = (-(-side // 2)) ** 2 + 1  # pooled, and a newline
         self._press = getattr(kvpress, PRESSES[press])(compression_ratio=ratio) if PRESSES[press] else None
         self._chunks = _open_frames(handed)
         self.by = {
