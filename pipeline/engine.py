@@ -26,7 +26,7 @@ from .session import Session
 # Shapes: M words of a question, D channels of the language model.
 
 # The built-in model was trained on 16 to 20 frames at a time, of 37 tokens each; real ones have more tokens a frame.
-_MINI_MEMORY = MemoryConfig(recent_frames=16, recall_blocks=4)
+MINI_MEMORY = MemoryConfig(recent_frames=16, recall_blocks=4)
 
 # What a tower that can be taken apart offers to compressors.
 TOWER_NEEDS = (Need.PIXELS, Need.CLS, Need.RECEIVED, Need.FEATURES)
@@ -56,7 +56,7 @@ class Engine:
             config.model, device=config.device, dtype=config.dtype, max_side_px=config.max_side_px
         )
         name = self.model.spec.name
-        self._memory = config.memory or (_MINI_MEMORY if name == "millpond/mini" else MemoryConfig())
+        self._memory = config.memory or (MINI_MEMORY if name == "millpond/mini" else MemoryConfig())
         self._prompts = config.prompts or prompts_for(name)
         self.config = replace(config, memory=self._memory, prompts=self._prompts)
         self.gate, self.compressor = config.made_gate(), config.made_compressor()

@@ -16,7 +16,7 @@ from ...encoders.reuse import REUSERS
 from ...memory import MemoryConfig
 from ...memory.pruners.novel import Novel
 from ..config import EngineConfig, HistoryConfig, NarrationConfig
-from ..engine import _MINI_MEMORY
+from ..engine import MINI_MEMORY
 from .blind import Blind
 from .everything import Everything
 from .method import EvalMethod, Show, unchanged
@@ -179,7 +179,7 @@ def millpond_small() -> EvalMethod:
 
 def usual_memory(base: EngineConfig) -> MemoryConfig:
     """What an engine with these settings remembers with."""
-    return base.memory or (_MINI_MEMORY if base.model == BUILT_IN else MemoryConfig())
+    return base.memory or (MINI_MEMORY if base.model == BUILT_IN else MemoryConfig())
 
 
 def with_memory(base: EngineConfig, **parts: Any) -> EngineConfig:
