@@ -7,19 +7,21 @@ from collections.abc import Iterator
 from urllib.parse import parse_qsl, urlsplit
 
 from .frame import Frame
+from .long_world import MOST_LONG_THINGS, make_long_world
 from .render import render
 from .sampling import Sampler
 from .source import Source, SourceError
 from .wide_world import MOST_THINGS, make_wide_world
 from .world import World, make_world
 
+_MOST_PLAIN_THINGS = 4
 _SETTINGS = {
     # name: (default, least, most)
     "seed": (0, 0, 2**53),
     "duration_s": (16.0, 0.1, 86_400.0),
     "rate_hz": (10.0, 0.01, 120.0),
     "step_s": (1.0, 0.1, 3600.0),
-    "objects": (4, 0, MOST_THINGS),
+    "objects": (4, 0, MOST_LONG_THINGS),
     "wide": (0, 0, 1),
     "width": (320, 8, 4096),
     "height": (240, 8, 4096),
@@ -29,9 +31,10 @@ _SETTINGS = {
 class SyntheticSource(Source):
     """A world of coloured shapes: synthetic://shapes?seed=1&duration_s=16&rate_hz=10&width=320&height=240.
 
-    Also step_s, the grid in seconds that events keep to, objects, how many there are at most (4, or 8 where wide=1),
-    and wide=1 for a world that is harder to watch: `make_wide_world`. The same uri gives the same pictures to the last
-    bit. `world` holds the truth; `millpond.stream.truth.Witness` says it in words.
+    Also step_s, the grid in seconds that events keep to, objects, how many there are at most (4), and wide=1 for a
+    world that is harder to watch, `make_wide_world`, with up to 8 objects; with more, up to 18, they come and go all
+    through the stream, `make_long_world`. The same uri gives the same pictures to the last bit. `world` holds the
+    truth; `millpond.stream.truth.Witness` says it in words.
     """
 
     world: World
@@ -46,14 +49,7 @@ class SyntheticSource(Source):
         super().__init__(uri, stream_id=stream_id, duration_s=float(settings["duration_s"]))
         self.rate_hz = float(settings["rate_hz"])
         self._width, self._height = int(settings["width"]), int(settings["height"])
-        make = make_wide_world if settings["wide"] else make_world
-        self.world = make(
-            int(settings["seed"]),
-            duration_s=float(settings["duration_s"]),
-            step_s=float(settings["step_s"]),
-            max_things=int(settings["objects"]),
-            aspect=self._width / self._height,
-        )
+        self.world = _make(settings, self._width / self._height)
 
     def __iter__(self) -> Iterator[Frame]:
         self.check_open()
@@ -75,6 +71,27 @@ class SyntheticSource(Source):
             if due is None or due.take(pts_s):
                 picture = render(self.world, [pts_s], width=self._width, height=self._height).rgb_NHW3[0]
                 yield Frame(picture, pts_s, self.stream_id, index)
+
+
+def _make(settings: dict[str, float], aspect: float) -> World:
+    most = MOST_LONG_THINGS if settings["wide"] else _MOST_PLAIN_THINGS
+    num_objects = int(settings["objects"])
+    if num_objects > most:
+        raise SourceError(f"objects must be at most {most} where wide={int(settings['wide'])}; got {num_objects}")
+    if not settings["wide"]:
+        make = make_world
+    else:
+        make = make_wide_world if num_objects <= MOST_THINGS else make_long_world
+    try:
+        return make(
+            int(settings["seed"]),
+            duration_s=float(settings["duration_s"]),
+            step_s=float(settings["step_s"]),
+            max_things=num_objects,
+            aspect=aspect,
+        )
+    except ValueError as error:
+        raise SourceError(str(error)) from error
 
 
 def _read_settings(query: str) -> dict[str, float]:

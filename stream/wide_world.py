@@ -29,7 +29,7 @@ from .world import (
 MOST_THINGS = 8
 
 # Greys, black, brown and pink: no question is about these.
-_DISTRACTOR_RGB = ((0.45, 0.45, 0.45), (0.25, 0.25, 0.28), (0.03, 0.03, 0.03), (0.42, 0.27, 0.13), (0.93, 0.62, 0.74))
+DISTRACTOR_RGB = ((0.45, 0.45, 0.45), (0.25, 0.25, 0.28), (0.03, 0.03, 0.03), (0.42, 0.27, 0.13), (0.93, 0.62, 0.74))
 _MANY_STEPS = 1000  # after the end: a thing that stays
 
 
@@ -48,23 +48,23 @@ def make_wide_world(
     rng = np.random.default_rng((seed, 1))
     num_steps = max(1, round(duration_s / step_s))
     aspect = float(rng.choice([1.0, 4 / 3, 1.5, 16 / 9])) if aspect is None else aspect
-    ticker = _draw_ticker(rng, num_steps, step_s) if rng.random() < 0.5 else None
+    ticker = draw_ticker(rng, num_steps, step_s) if rng.random() < 0.5 else None
     floor = 1.0 if ticker is None else 1 - TICKER_SHARE
     backgrounds = draw_backgrounds(rng, duration_s)
     things: list[Thing] = []
     combos = rng.permutation(len(COLORS) * len(SHAPES))
     for step, combo in zip(_appear_steps(rng, num_steps, max_things), combos, strict=False):
         color, shape = COLORS[combo // len(SHAPES)], SHAPES[combo % len(SHAPES)]
-        thing = _draw_thing(rng, color, shape, step, num_steps, step_s, aspect, floor, backgrounds, things)
+        thing = draw_thing(rng, color, shape, step, num_steps, step_s, aspect, floor, backgrounds, things)
         if thing is not None:
             things.append(thing)
     distractors: list[Thing] = []
     for _ in range(int(rng.choice([0, 0, 1, 2]))):
         step, shape = int(rng.integers(num_steps)), SHAPES[int(rng.integers(len(SHAPES)))]
         others = [*things, *distractors]
-        thing = _draw_thing(rng, "white", shape, step, num_steps, step_s, aspect, floor, (), others)
+        thing = draw_thing(rng, "white", shape, step, num_steps, step_s, aspect, floor, (), others)
         if thing is not None:
-            rgb = _DISTRACTOR_RGB[int(rng.integers(len(_DISTRACTOR_RGB)))]
+            rgb = DISTRACTOR_RGB[int(rng.integers(len(DISTRACTOR_RGB)))]
             distractors.append(replace(thing, color="other", rgb=rgb))
     return World(
         seed=seed,
@@ -107,10 +107,12 @@ def _appear_steps(rng: np.random.Generator, num_steps: int, max_things: int) -> 
     return sorted(int(s) for s in steps)
 
 
-def _draw_ticker(rng: np.random.Generator, num_steps: int, step_s: float) -> Ticker:
+def draw_ticker(rng: np.random.Generator, num_steps: int, step_s: float, most_steps: int | None = None) -> Ticker:
+    """A number shows for less than most_steps; by default for less than a third of the time."""
+    most_steps = max(3, num_steps // 3) if most_steps is None else most_steps
     starts = [0]
     while len(starts) < 200:
-        step = starts[-1] + int(rng.integers(1, max(3, num_steps // 3)))
+        step = starts[-1] + int(rng.integers(1, most_steps))
         if step >= num_steps:
             break
         starts.append(step)
@@ -124,7 +126,7 @@ def _draw_ticker(rng: np.random.Generator, num_steps: int, step_s: float) -> Tic
     return Ticker(column, tuple(s * step_s for s in starts), tuple(numbers), is_dark)
 
 
-def _draw_thing(
+def draw_thing(
     rng: np.random.Generator,
     color: str,
     shape: str,

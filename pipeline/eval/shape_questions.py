@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...stream.truth import WORDINGS, Asked, Witness
+from ...stream.truth import NOTHING, WORDINGS, Asked, Witness
 from ...stream.world import COLORS, World
 
 # Shapes: N moments, O objects.
@@ -63,8 +63,8 @@ class Drawn(NamedTuple):
 
 
 class Tallies:
-    """How often each answer to each kind of question was given: "yes" may not be more frequent than "no", and no other
-    answer be much more than two fifths of its kind's, so that guessing does not pay."""
+    """How often each answer to each kind of question was given, so that guessing does not pay: "yes" no more often than
+    "no", "nothing" at most three times in ten, and of the others none much more often than four times in ten."""
 
     def __init__(self) -> None:
         self._given: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -74,9 +74,11 @@ class Tallies:
 
     def has_room(self, kind: str, answer: str) -> bool:
         given = self._given[kind]
-        if answer == "yes":
-            return given["yes"] < given["no"]
-        return given[answer] < (given.total() + 2) // 2 and (answer == "no" or given[answer] < 1 + 0.4 * given.total())
+        if answer in ("yes", "no"):
+            return given["yes"] < given["no"] if answer == "yes" else given["no"] <= given["yes"]
+        if answer == NOTHING:
+            return given[answer] < 0.3 * given.total()
+        return given[answer] < 1 + 0.4 * given.total()
 
     def add(self, kind: str, answer: str) -> None:
         self._given[kind][answer] += 1
@@ -190,12 +192,12 @@ class Questioner:
             wording = WORDINGS["count_all"] if color is None else WORDINGS["count_group"]
             grown_s = self._within({self._came_s[n] + int(self._rng.integers(4)) for n in counted})
             chosen_s = sorted(int(t) for t in self._rng.permutation(grown_s)[:_TIMES_COUNTED])
-            made = []
+            made: list[Drawn] = []
             for at_s in chosen_s:
                 moment = int(np.searchsorted(self.witness.times_s, at_s))
                 answer = str(sum(o in counted for o in self.witness.first_seen(moment)))
-                is_clear = not self.witness.vague_NO[moment].any()
-                if is_clear and ("count_along", at_s) not in self._asked:
+                is_clear = not self.witness.vague_NO[moment].any() and ("count_along", at_s) not in self._asked
+                if is_clear and answer not in {one.answer for one in made}:
                     made.append(Drawn("count_along", at_s, wording[0].format(group=f"{color} objects"), answer))
             if len(made) > 1:
                 return made

@@ -16,7 +16,7 @@ import numpy as np
 from ...stream.synthetic import SyntheticSource
 from .entries import refuse_settings
 from .item import Item, Scored
-from .shape_questions import CATEGORY, FORM, Drawn, Questioner, Tallies
+from .shape_questions import CATEGORY, FORM, TURNS, Drawn, Questioner, Tallies
 from .suites import Suite, groups
 
 NUM_SEEDS = 1_000_000
@@ -110,11 +110,13 @@ def world_seeds(seed: int, length_s: int) -> Iterator[int]:
 
 def _of_length(settings: ShapesSettings, length_s: int) -> Iterator[Item]:
     tallies, seeds = Tallies(), world_seeds(settings.seed, length_s)
+    # A stream begins where the turns of the one before ended; after whole rounds at another kind, so that what stands
+    # in for kinds that a stream has nothing for is not always the same.
+    num_turns = settings.questions if settings.questions % len(TURNS) else settings.questions + 5
     for number, world_seed in zip(range(settings.num_worlds(length_s)), seeds, strict=False):
         video = _video(settings, length_s, world_seed)
         questioner = Questioner(SyntheticSource(video).world, settings.seed, tallies)
-        # The next stream goes on where this one's turns ended, if it is not asked a whole round.
-        for drawn in questioner.draw(settings.questions, number * settings.questions):
+        for drawn in questioner.draw(settings.questions, number * num_turns):
             yield _item(drawn, video, f"{length_s}s-{world_seed}-{drawn.kind}-{drawn.at_s}")
 
 
