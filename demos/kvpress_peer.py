@@ -177,7 +177,9 @@ class Reader:
         )
         lost = sorted({*report["missing_keys"], *report["unexpected_keys"]})
         if lost:
-            raise ValueError(f"{folder} does not fit transformers {transformers.__version__}; got {lost[:3]} and others")
+            raise ValueError(
+                f"{folder} does not fit transformers {transformers.__version__}; got {lost[:3]} and others"
+            )
         self._model = loaded.eval()
         if self._is_cuda:
             self._model.cuda()

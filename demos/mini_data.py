@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class Mix:
     """What a stage of training is shown. Frames are drawn from min_frames to max_frames for each batch.
 
     wide: the share of worlds that are wide ones.
-    window: the share of clips whose frames are read after the recent ones alone.
+    window: the share of batches whose frames are read after the recent ones alone.
     drop: the share of clips some of whose tokens are left out.
     """
 
@@ -116,10 +117,9 @@ class Seen:
         return self.window >= len(self.kept_FV)
 
 
-def draw_seen(rng: np.random.Generator, coarse_FC: np.ndarray, mix: Mix) -> Seen:
+def draw_seen(rng: np.random.Generator, coarse_FC: np.ndarray, mix: Mix, window: int | None) -> Seen:
     """Dropped are tokens that say nothing, or again what the cell said in the frame before."""
     num_frames = len(coarse_FC)
-    window = int(rng.integers(4, 10)) if rng.random() < mix.window else num_frames
     kept_FV = np.ones((num_frames, FRAME_TOKENS), dtype=bool)
     if rng.random() < mix.drop:
         empty, again = rng.uniform(0.2, 1.0), rng.uniform(0.0, 0.9)
@@ -129,7 +129,7 @@ def draw_seen(rng: np.random.Generator, coarse_FC: np.ndarray, mix: Mix) -> Seen
         lost_FC = np.where(coarse_FC == 0, draw_FC < empty, same_FC & (draw_FC < again))
         lost_FC[max(0, num_frames - int(rng.integers(1, 9))) :] = False  # the newest frames are whole
         kept_FV[:, :-1] = ~lost_FC
-    return Seen(window, kept_FV)
+    return Seen(num_frames if window is None else window, kept_FV)
 
 
 def draw_questions(
@@ -157,57 +157,83 @@ def _is_easy(asked: Asked, witness: Witness) -> bool:
     return asked.answer == NOTHING or (asked.kind == "when" and asked.used.start_s == began_s)
 
 
+class Packed(NamedTuple):
+    """One clip as tokens: its context, and behind it its questions, side by side. Made by `pack`.
+
+    sees_QF: which frames each question sees.
+    """
+
+    context: dict[str, list[int]]
+    questions: dict[str, list[int]]
+    sees_QF: np.ndarray
+
+
 def pack(
     words: Words, witness: Witness, asked: list[tuple[int, Asked]], seen: Seen, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """One sequence: prefix, frames, then the questions side by side.
-
-    A question attends to the frames up to its moment and to itself, at the positions that it would have had if it
+) -> Packed:
+    """A question attends to the frames up to its moment and to itself, at the positions that it would have had if it
     had been asked right then: training on many questions a clip equals asking each of them alone. Where frames are read
     after the recent ones alone, questions about single moments see the recent ones and a few that were recalled.
     """
-    ids, frames, cells = list(words.prefix), [-1] * len(words.prefix), [-1] * len(words.prefix)
+    prefix = list(words.prefix)
+    context = {"ids": prefix, "frames": [-1] * len(prefix), "cells": [-1] * len(prefix)}
     ends = []
     for moment, kept_V in enumerate(seen.kept_FV):
         time_ids = words.ids(f"{time_words(float(witness.times_s[moment]) + witness.offset_s)} s")
         visual = np.flatnonzero(kept_V).tolist()
-        ids += [*time_ids, *[words.video_id] * len(visual)]
-        frames += [moment] * (len(time_ids) + len(visual))
-        cells += [-1] * len(time_ids) + visual
-        ends.append(len(ids))
-    num_context, num_frames = len(ids), len(ends)
-    positions, labels = list(range(num_context)), [IGNORE] * num_context
-    questions, kinds = [-1] * num_context, [-1] * num_context
-    sees_QF = np.zeros((len(asked), num_frames), dtype=bool)
+        context["ids"] += [*time_ids, *[words.video_id] * len(visual)]
+        context["frames"] += [moment] * (len(time_ids) + len(visual))
+        context["cells"] += [-1] * len(time_ids) + visual
+        ends.append(len(context["ids"]))
+    context["positions"] = list(range(ends[-1]))
+    questions: dict[str, list[int]] = {"ids": [], "positions": [], "labels": [], "kinds": [], "question": []}
+    sees_QF = np.zeros((len(asked), len(ends)), dtype=bool)
     for number, (moment, one) in enumerate(asked):
         question, answer = words.question(one)
         num = len(question) + len(answer)
-        positions += range(ends[moment], ends[moment] + num)
-        ids += [*question, *answer]
+        questions["ids"] += [*question, *answer]
+        questions["positions"] += range(ends[moment], ends[moment] + num)
         # The label of a position is the token that follows it.
-        labels += [IGNORE] * (len(question) - 1) + list(answer) + [IGNORE]
-        kinds += [list(WORDINGS).index(one.kind)] * num
-        questions += [number] * num
+        questions["labels"] += [IGNORE] * (len(question) - 1) + list(answer) + [IGNORE]
+        questions["kinds"] += [list(WORDINGS).index(one.kind)] * num
+        questions["question"] += [number] * num
         sees_QF[number] = _sees(one, moment, witness, seen, rng)
-    frames_S = np.array(frames + [num_frames] * (len(ids) - num_context))
-    questions_S = np.array(questions)
-    order = np.arange(len(ids))
-    mask = order[:, None] >= order[None, :]
-    mask[:num_context] &= (frames_S[None, :] < 0) | (frames_S[:num_context, None] - frames_S[None, :] < seen.window)
-    # Questions: the prefix, the frames they see, and themselves.
-    sees_all_Q = np.concatenate([np.ones((len(asked), 1), bool), sees_QF], axis=1)
-    mask[num_context:, :num_context] = sees_all_Q[questions_S[num_context:]][:, frames_S[:num_context] + 1]
-    mask[num_context:, num_context:] &= questions_S[num_context:, None] == questions_S[None, num_context:]
-    return {
-        "ids": np.array(ids),
-        "positions": np.array(positions),
-        "labels": np.array(labels),
-        "kinds": np.array(kinds),
-        "question": questions_S,
-        "frames": np.where(frames_S < num_frames, frames_S, -1),
-        "cells": np.array(cells + [-1] * (len(ids) - num_context)),
-        "mask": mask,
-    }
+    return Packed(context, questions, sees_QF)
+
+
+def join(packed: list[Packed], pad_id: int, window: int | None) -> dict[str, np.ndarray]:
+    """Clips as one batch: contexts filled up to one length, then questions likewise.
+
+    mask: what questions see, (B, questions' tokens, all tokens); window_mask: what contexts see of themselves, where
+    that is not all that came before.
+    """
+    fills = {"ids": pad_id, "labels": IGNORE, "positions": 0, "kinds": -1, "question": -1, "frames": -1, "cells": -1}
+    num_context = max(len(one.context["ids"]) for one in packed)
+    num_asking = max(1, *(len(one.questions["ids"]) for one in packed))
+    batch = {name: np.full((len(packed), num_context + num_asking), fill) for name, fill in fills.items()}
+    masks, window_masks = [], []
+    for row, one in enumerate(packed):
+        for begin, part in ((0, one.context), (num_context, one.questions)):
+            for name, values in part.items():
+                batch[name][row, begin : begin + len(values)] = values
+        mask = np.zeros((num_asking, num_context + num_asking), dtype=bool)
+        asks, length = np.array(one.questions["question"], dtype=int), len(one.context["ids"])
+        frames = np.array(one.context["frames"])
+        sees_Q = np.concatenate([np.ones((len(one.sees_QF), 1), bool), one.sees_QF], axis=1)  # the prefix, always
+        mask[: len(asks), :length] = sees_Q[asks][:, frames + 1]
+        own = np.tril(asks[:, None] == asks[None, :])
+        mask[: len(asks), num_context : num_context + len(asks)] = own
+        mask[len(asks) :, 0] = True  # what fills up sees something
+        masks.append(mask)
+        if window is not None:
+            of = np.full(num_context, frames[-1])
+            of[:length] = frames
+            near = (of[None, :] < 0) | (of[:, None] - of[None, :] < window)
+            window_masks.append(np.tril(near))
+    batch["mask"] = np.stack(masks)
+    if window is not None:
+        batch["window_mask"] = np.stack(window_masks)
+    return batch
 
 
 def _sees(asked: Asked, moment: int, witness: Witness, seen: Seen, rng: np.random.Generator) -> np.ndarray:
@@ -295,31 +321,30 @@ class Clips(IterableDataset):
         # Short clips come in larger numbers, so that a batch costs about the same.
         clips = max(1, mix.clips * mix.max_frames // num_frames)
         clips = min(clips, mix.clips * 2) if mix.max_frames > 1 else clips
-        made = [self._clip(rng, num_frames, draw_seed()) for _ in range(clips)]
-        length = max(len(one["ids"]) for one in made)
-        fills = {"ids": self.words.pad_id, "labels": IGNORE, "positions": 0, "kinds": -1, "question": -1}
-        fills |= {"frames": -1, "cells": -1}
-        for one in made:
-            extra = length - len(one["ids"])
-            one |= {name: np.pad(one[name], (0, extra), constant_values=fill) for name, fill in fills.items()}
-            one["mask"] = np.pad(one["mask"], ((0, extra), (0, extra)))
-            one["mask"][np.arange(length), np.arange(length)] = True
-        return {name: torch.from_numpy(np.stack([one[name] for one in made])) for name in made[0]}
+        window = int(rng.integers(4, 10)) if rng.random() < mix.window else None
+        packed, shown = zip(*(self._clip(rng, num_frames, draw_seed(), window) for _ in range(clips)), strict=True)
+        batch = join(list(packed), self.words.pad_id, window)
+        batch |= {name: np.stack([one[name] for one in shown]) for name in shown[0]}
+        return {name: torch.from_numpy(values) for name, values in batch.items()}
 
-    def _clip(self, rng: np.random.Generator, num_frames: int, seed: int) -> dict[str, np.ndarray]:
+    def _clip(
+        self, rng: np.random.Generator, num_frames: int, seed: int, window: int | None
+    ) -> tuple[Packed, dict[str, np.ndarray]]:
         mix = self.mix
         painting, witness = draw_clip(rng, num_frames, seed, mix.wide)
         coarse_FC = patch_labels(painting.cover_NOHW, witness, IMAGE // SIDE, 0.08)
-        seen = draw_seen(rng, coarse_FC, mix)
-        asked = draw_questions(witness, rng, mix.questions, (*WORDINGS, *HARD))
+        seen = draw_seen(rng, coarse_FC, mix, window)
+        # Few frames have not much to be asked about.
+        num_questions = min(mix.questions, 6 + 2 * num_frames)
+        asked = draw_questions(witness, rng, num_questions, (*WORDINGS, *HARD))
         facts = frame_facts(witness)
         if not seen.is_whole:
             facts["ever"][:] = IGNORE  # no frame can know
-        return {
-            **pack(self.words, witness, asked, seen, rng),
+        shown = {
             **facts,
             "kept": seen.kept_FV,
             "pictures": painting.rgb_NHW3,
             "fine": patch_labels(painting.cover_NOHW, witness, IMAGE // SIDE // 2, 0.3),
             "coarse": coarse_FC,
         }
+        return pack(self.words, witness, asked, seen, rng), shown

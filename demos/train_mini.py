@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
+from mini_attention import ATTENTION
 from mini_data import IGNORE, PLACES, Clips, Mix
 from mini_heads import Looking, Telling
 from mini_model import make_model, make_tokenizer, save
@@ -98,6 +99,7 @@ def read(model, batch: dict[str, Tensor], visual_NVD: Tensor) -> tuple[Tensor, .
         position_ids=batch["positions"],
         use_cache=False,
         output_hidden_states=True,
+        window_mask=batch.get("window_mask"),
     ).hidden_states
 
 
@@ -246,6 +248,7 @@ def main(
     torch.manual_seed(seed)
     tokenizer = make_tokenizer()
     model = make_model(tokenizer)
+    model.model.language_model.set_attn_implementation(ATTENTION)
     vision, text = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
     heads = nn.ModuleDict({"looking": Looking(vision, text), "telling": Telling(text)})
     optimizers = make_optimizers(model, heads)
