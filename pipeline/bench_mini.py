@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ..stream.world import make_world
 from .bench import Bench
 from .config import EngineConfig
 from .engine import Engine
+from .eval.origin import origin
 from .question import Question
 from .session import Session
 
@@ -52,13 +54,19 @@ class MiniBench(Bench):
         "mini: answers right, to the letter, on synthetic worlds that training never saw, through the whole "
         "pipeline with nothing compressed, beside the same model given black frames. Keys: lengths (for each number of "
         "frames accuracy, interval (95 %), blind_accuracy, num_questions, by_type with the same of each kind); "
-        "accuracy, interval, blind_accuracy, by_type, num_questions (of the first length), num_worlds."
+        "accuracy, interval, blind_accuracy, by_type, num_questions (of the first length), num_worlds; command, "
+        "machine, commit."
     )
 
     def run(self, *, model: str, repeats: int, clips: Path | None = None) -> dict[str, Any]:
         """repeats: how many times NUM_WORLDS worlds are asked about."""
         lengths = {str(number): self._measure(model, repeats, number) for number in self.lengths}
-        return {**next(iter(lengths.values())), "lengths": lengths, "num_worlds": NUM_WORLDS * repeats}
+        return {
+            **next(iter(lengths.values())),
+            "lengths": lengths,
+            "num_worlds": NUM_WORLDS * repeats,
+            **origin(sys.argv),
+        }
 
     def _measure(self, model: str, repeats: int, num_frames: int) -> dict[str, Any]:
         engine = Engine(

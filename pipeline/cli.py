@@ -18,6 +18,7 @@ from .answer import Answer, Narration
 from .bench import BENCHES
 from .cli_batch import batch
 from .cli_eval import evaluate
+from .cli_page import page
 from .config import EngineConfig
 from .opening import opened, reopened, up_to
 from .options import (
@@ -269,6 +270,7 @@ def watch_many(
 
 app.command()(batch)
 app.command("eval")(evaluate)
+app.command()(page)
 
 
 @app.command()

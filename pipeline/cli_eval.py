@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,7 @@ def evaluate(
     from .batch.files import write_json
     from .eval.figure import check_figure, draw
     from .eval.methods import choose
+    from .eval.origin import asked, origin
     from .eval.progress import Bars
     from .eval.report import report, table
     from .eval.run import compare, spread_over
@@ -50,14 +52,19 @@ def evaluate(
         check_figure(figure)
     chosen = choose(methods)
     settings = settings_of(config, model=model, device=device, dtype=dtype, fps=fps)
-    asked = SUITES[suite]()
-    items = asked.items(questions, videos, **dict(_setting(given) for given in setting or []))
+    asking, given = SUITES[suite](), dict(_setting(one) for one in setting or [])
+    items = asking.items(questions, videos, **given)
+    about = {
+        **origin(sys.argv, settings.device),
+        "suite": suite,
+        "asked": asked(suite, given, questions=questions and questions.name, limit=limit),
+    }
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     reports: dict[str, dict[str, Any]] = {}
     with Bars() as bars:
         for results in compare(
-            asked,
+            asking,
             items if limit is None else spread_over(items, limit),
             chosen,
             config=settings,
@@ -69,7 +76,7 @@ def evaluate(
         ):
             reports[results.method.name] = report(results)
             if out is not None:
-                write_json(out / REPORT, {"suite": suite, "methods": reports})
+                write_json(out / REPORT, {**about, "methods": reports})
     if figure is not None:
         draw(reports, figure, title=suite)
     record = next(iter(reports.values())) if len(reports) == 1 else {"methods": reports}

@@ -109,6 +109,7 @@ SURFACE = {
         *("--questions", "--videos", "--methods", "--setting", "--limit", "--out", "--figure", "--anew"),
         *("--model", "--device", "--dtype", "--fps", "--config", "--json"),
     ],
+    "page": ["--from", "--to"],
     "demo": ["--json"],
     "models": ["--json"],
     "sources": ["--json"],

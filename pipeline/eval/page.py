@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping
 from os.path import relpath
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from ..batch.files import write_whole
 from .front import front
 from .item import CATEGORIES
 from .page_chart import chart
 from .page_mini import mini_section
-from .page_read import OURS, BenchResult, MethodRow, Result, Share, SuiteResult, read_folder
+from .page_read import OURS, SMALL, BenchResult, MethodRow, Origin, Result, Share, SuiteResult, read_folder
 from .page_real import real_section
-from .page_text import block, code, figure, plain, table
+from .page_text import block, code, figure, plain, several, table
 from .page_words import findings
 from .report import AXES
 from .suites import SUITES
@@ -28,7 +29,8 @@ a commit: with changes that were not committed.
 
 Accuracy is the share of right answers with its 95 % interval in brackets. Wall time per frame is the mean over a run,
 the time to the first token is the middle one of all answers, and keys and values are the most that were kept for a
-stream when it was asked. All methods of a table saw the same frames in one run."""
+stream when it was asked. What a method does only once it is asked is in the time to the first token, not in that of a
+frame. The methods of a table were asked the same questions about the same frames."""
 
 _TITLES = {"real": "side by side at real shapes", "mini": "the built-in model as an instrument"}
 
@@ -49,18 +51,15 @@ def page_of(folder: Path, to: Path) -> Page:
     for name, result in results.items():
         title = _title(name, result)
         link = Path(relpath(folder / f"{name}.json", to.parent)).as_posix()
-        # A link's address cannot hold every path that there is.
-        where = f"[{name}.json]({link})" if set(link) <= _SAFE else code(f"{name}.json")
-        lines += ["", f"## {title}", "", f"From {where}:", "", *_origin(result), ""]
+        lines += ["", f"## {title}", "", f"From [{name}.json]({quote(link)}):", "", *_origins(result), ""]
         if isinstance(result, BenchResult):
             lines += (mini_section if result.kind == "mini" else real_section)(result.figures)
             continue
+        if name == SMALL:
+            lines += ["The tests ask this part again, and fail where the defaults fall below their interval here.", ""]
         figures[name] = chart(result, f"{name}: accuracy against cost")
-        lines += _suite_section(result, f"{beside.name}/{name}.svg")
+        lines += _suite_section(result, quote(f"{beside.name}/{name}.svg"))
     return Page("\n".join(lines) + "\n", figures)
-
-
-_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./")
 
 
 def write_page(folder: Path, to: Path) -> Page:
@@ -79,11 +78,24 @@ def _title(name: str, result: Result) -> str:
     return f"{name}: {kind}"
 
 
-def _origin(result: Result) -> Iterator[str]:
-    command, machine, commit = result.origin
-    yield from block([command])
+def _origins(result: Result) -> Iterator[str]:
+    """Of the whole, and of methods that another command added to it."""
+    yield from _origin(result.origin)
+    others: dict[Origin, list[str]] = {}
+    for row in result.rows if isinstance(result, SuiteResult) else ():
+        if row.origin is not None:
+            others.setdefault(row.origin, []).append(row.name)
+    for origin, names in others.items():
+        yield ""
+        yield f"But {several([code(name) for name in names])}:"
+        yield ""
+        yield from _origin(origin)
+
+
+def _origin(origin: Origin) -> Iterator[str]:
+    yield from block([origin.command])
     yield ""
-    yield f"Hardware: {plain(machine)}. Commit: {code(commit)}."
+    yield f"Hardware: {plain(origin.machine)}. Commit: {code(origin.commit)}."
 
 
 def _suite_section(result: SuiteResult, figure_path: str) -> Iterator[str]:
@@ -127,7 +139,7 @@ def _row(row: MethodRow, categories: list[str], best: dict[str, set[str]]) -> li
 
 def _by_length(rows: list[MethodRow]) -> Iterator[str]:
     """Of suites that ask about streams of several lengths."""
-    if any(row.by_length for row in rows):
+    if len({name for row in rows for name in row.by_length}) > 1:
         yield "Right answers by the length of the stream:"
         yield ""
         yield from _parts(rows, [row.by_length for row in rows])

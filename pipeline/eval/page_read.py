@@ -15,6 +15,8 @@ from .item import CATEGORIES
 from .report import AXES
 
 OURS = "millpond"
+# The result that tests ask again; see small_part.py.
+SMALL = "small"
 
 _MAX_BYTES = 16 * 2**20
 _MAX_FILES = 100
@@ -55,7 +57,8 @@ class NotScored(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodRow:
     """Made by `read_result`, read by the page: one method's figures. share: None where nothing was scored.
-    costs: by the keys of AXES; what was not measured is left out."""
+    costs: by the keys of AXES; what was not measured is left out. origin: where another command than the table's
+    printed it."""
 
     name: str
     about: str
@@ -66,6 +69,7 @@ class MethodRow:
     costs: Mapping[str, float]
     num_unanswered: int
     not_scored: tuple[NotScored, ...]
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +125,7 @@ def read_folder(folder: Path) -> dict[str, Result]:
 def read_result(path: Path) -> Result:
     """One file; ValueError says what is wrong with it, with the entry and the field."""
     whole = Entry(_json(path), path.name)
-    origin = Origin(*(line(whole, name) for name in Origin._fields))
+    origin = _origin(whole)
     if "methods" in whole:
         return SuiteResult(
             origin=origin,
@@ -169,7 +173,12 @@ def _row(name: str, one: Entry) -> MethodRow:
         costs=given,
         num_unanswered=one.whole("num_unanswered", most=10**9),
         not_scored=tuple(_not_scored(one)),
+        origin=_origin(one) if "command" in one else None,
     )
+
+
+def _origin(entry: Entry) -> Origin:
+    return Origin(*(line(entry, name) for name in Origin._fields))
 
 
 def _cost(costs: Entry, name: str) -> float:

@@ -10,7 +10,7 @@ from .page_read import OURS, MethodRow, Share, SuiteResult
 from .page_text import code, figure, several
 from .report import AXES
 
-# Wall time and bytes that no method of its own is needed for.
+# What needs no memory to be made for it.
 _SIMPLE = re.compile(r"(last|uniform|fifo)-[0-9]+|timer|streaming-llm")
 _PEER = re.compile(r"rekv|stc(-cacher|-pruner)?|kvpress-.*")
 _BLIND, _DENSE = "blind", "dense"

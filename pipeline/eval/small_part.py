@@ -49,10 +49,10 @@ def part_of(result: SuiteResult, folder: Path) -> Part:
     entry = Entry({"asked": result.asked}, "result")
     asked = one_of(entry, "asked")
     asked.only(("suite", "settings", "questions", "limit"))
+    limit = asked.whole("limit", most=10**6) if "limit" in asked else None
     suite = SUITES[line(asked, "suite")]()
     items = suite.items(_questions(asked, folder), None, **_settings(asked))
-    limit = asked.whole("limit", most=10**6) if "limit" in asked else len(items)
-    return Part(suite, items, spread_over(items, limit))
+    return Part(suite, items, items if limit is None else spread_over(items, limit))
 
 
 def measure(part: Part, method: EvalMethod | None = None, config: EngineConfig | None = None) -> dict[str, Any]:
