@@ -105,7 +105,7 @@ def test_a_number_in_digits_is_itself(number: int, dress: str) -> None:
 @given(st.integers(0, 999_999))
 def test_a_number_in_words_is_itself(number: int) -> None:
     assert number_of(in_words(number)) == number
-    assert number_of(f"I count {in_words(number).replace('-', ' ')} of them.") == number
+    assert number_of(f"I count {in_words(number).replace('-', ' ')} in all.") == number
 
 
 def in_words(number: int) -> str:

@@ -167,6 +167,8 @@ def test_whoever_ends_it_loses_nothing(how: signal.Signals, tmp_path: Path) -> N
         [
             sys.executable,
             "-c",
+            # A shell's background job is started with SIGINT ignored; this one shall hear it.
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
             "from millpond.pipeline.cli import main; main()",
             "watch",
             f"a={clip(1, 60)}",
