@@ -6,7 +6,7 @@ import difflib
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from ..encoders import VideoLLM
 from ..encoders.compressors import COMPRESSORS, Compressor
 from ..encoders.reuse import REUSERS, Reuser
+from ..encoders.reuse.delta import DeltaReuse
 from ..encoders.selectors import SELECTORS, Selector
 from ..memory import CODECS, EVICTORS, PRUNERS, RETRIEVERS, Codec, Evictor, MemoryConfig, Pruner, Retriever
 from ..memory.recall_gate import RECALL_GATES, RecallGate
@@ -205,6 +206,12 @@ class EngineConfig:
             return self.reuse
         auto = "none" if model.tower is None else "delta"
         return REUSERS[auto if self.reuse == "auto" else self.reuse]()
+
+    def timeless(self, model: VideoLLM) -> EngineConfig:
+        """The same, but that what a frame becomes is no matter of how fast this machine happens to be: a video is told
+        alike by whichever process, and whenever."""
+        reuse = self.made_reuser(model)
+        return replace(self, reuse=replace(reuse, falls_back=False)) if isinstance(reuse, DeltaReuse) else self
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> EngineConfig:

@@ -7,12 +7,11 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from ...encoders import VideoLLM, load_model
-from ...encoders.reuse.delta import DeltaReuse
 from ...encoders.selectors import Similarity
 from ...encoders.sight import Need
 from ...stream import Frame, SourceError, Span, redact
@@ -107,7 +106,7 @@ class Worker:
         model = model or load_model(
             config.model, device=config.device, dtype=config.dtype, max_side_px=config.max_side_px
         )
-        self._config, self._settings = _timeless(config, model), settings
+        self._config, self._settings = config.timeless(model), settings
         self._engine = Engine(self._config, model=model)
         self._on_time = on_time
         self._num_threads = num_threads
@@ -285,13 +284,6 @@ class Attempts:
     def end(self) -> None:
         """It came to an end, good or bad."""
         self._path.unlink(missing_ok=True)
-
-
-def _timeless(config: EngineConfig, model: VideoLLM) -> EngineConfig:
-    """The same, but that what a frame becomes is no matter of how fast this machine happens to be: the same video
-    is told alike by whichever worker, and whenever."""
-    reuse = config.made_reuser(model)
-    return replace(config, reuse=replace(reuse, falls_back=False)) if isinstance(reuse, DeltaReuse) else config
 
 
 def _forward(frames: Iterable[Frame]) -> Iterator[Frame]:

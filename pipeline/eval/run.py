@@ -78,7 +78,11 @@ def evaluate(
         raise ValueError(f"poll_s must be finite and more than 0; got {poll_s}")
     if len({item.id for item in items}) < len(items):
         raise ValueError(f"ids of items must differ; got {len(items)} items; see the suite's reader")
-    with Engine(method.config(config or EngineConfig()), model=model) as engine:
+    own = method.config(config or EngineConfig())
+    if model is None:
+        model = load_model(own.model, device=own.device, dtype=own.dtype, max_side_px=own.max_side_px)
+    # What reuses features leaves no frame to a stopwatch here: the same questions are answered alike another time.
+    with Engine(own.timeless(model), model=model) as engine:
         settings = settings_of_run(suite, method, engine, poll_s)
         ledger = NoLedger() if out is None else Ledger(out / f"{method.name}.jsonl", settings, anew=anew)
         with ledger:
