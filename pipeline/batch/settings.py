@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
@@ -87,4 +88,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         listed = [_plain(one) for one in value]
         return sorted(listed, key=str) if isinstance(value, set | frozenset) else listed
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # "inf": no limit; JSON has no number for it
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
