@@ -230,6 +230,13 @@ def test_the_table_has_a_row_for_each_type_and_a_column_for_each_method() -> Non
     assert "*" not in table({"dense": reports()["dense"]})  # one alone is no comparison
 
 
+def test_of_many_methods_each_has_a_row() -> None:
+    one = reports()["dense"]
+    lines = table({f"m{number}": one for number in range(7)}).splitlines()
+    assert [line.split()[0] for line in lines[1:8]] == [f"m{number}" for number in range(7)]
+    assert "report.json" in lines[8] and max(map(len, lines[:8])) < 160
+
+
 def test_a_method_without_answers_is_told() -> None:
     found = report(results(problem="it does not fit"))
     assert found["num_unanswered"] == 4

@@ -106,13 +106,18 @@ def points(reports: Mapping[str, Mapping[str, Any]], cost: str) -> list[Point]:
     ]
 
 
+_MOST_COLUMNS = 4
+
+
 def table(reports: Mapping[str, Mapping[str, Any]]) -> str:
     """For people: a row for each type of question, a column for each method; below, what each costs and what is left
-    out. An asterisk stands at the methods that no other beats in accuracy and that cost."""
+    out. Of many methods only the totals, a row for each. An asterisk stands at the methods that no other beats in
+    accuracy and that cost."""
     if not reports:
         raise ValueError(f"a table needs the report of a method or more; got {len(reports)}")
     names = list(reports)
-    kinds = list(dict.fromkeys(kind for one in reports.values() for kind in one["by_type"]))
+    are_many = len(names) > _MOST_COLUMNS
+    kinds = list(dict.fromkeys(kind for one in reports.values() for kind in one["by_type"])) if not are_many else []
     rows: list[list[str]] = [["", *names]]
     for kind in kinds:
         rows.append([kind, *(_share(reports[name]["by_type"].get(kind)) for name in names)])
@@ -126,7 +131,9 @@ def table(reports: Mapping[str, Mapping[str, Any]]) -> str:
             mark = "*" if name in on_front and len(names) > 1 else " "
             cells.append("-" if given is None else f"{given / unit:.2f}{mark}")
         rows.append([label, *cells])
-    lines = _aligned(rows)
+    lines = _aligned([list(column) for column in zip(*rows, strict=True)] if are_many else rows)
+    if are_many:
+        lines.append("by type of question: in --json, and in report.json of --out")
     if len(names) > 1:
         lines.append("* no other method is at least as good and cheaper, or as cheap and better")
     lines += _left_out(reports)
