@@ -44,6 +44,7 @@ HARD = (
 NEED_ALL = ("count_all", "first", "last", "list", "count_group", "order", "after", "motion", "new")
 """Kinds that rest on more moments than one: they are asked of those who see all frames."""
 IGNORE = -100
+TIME_DIGITS, NO_DIGIT = 7, 10
 PLACES = ("left", "right", "top", "bottom", "center")
 RECALLED = 8
 
@@ -270,7 +271,8 @@ def patch_labels(cover_FOHW: np.ndarray, witness: Witness, cell: int, share: flo
 def frame_facts(witness: Witness) -> dict[str, np.ndarray]:
     """What is true of each frame, by name of object (F, K): 0 or 1, or IGNORE where it is half there.
 
-    now: in sight; came: for the first time; left: not any more, since the frame before; ever: by now.
+    now: in sight; came: for the first time; left: not any more, since the frame before; ever: by now. And digits
+    (F, TIME_DIGITS + 2): of its time in tenths of a second, then of the ticker; NO_DIGIT where there is none.
     """
     facts = {
         key: np.zeros((len(witness.times_s), len(NAMES)), dtype=np.int64) for key in ("now", "came", "left", "ever")
@@ -283,7 +285,16 @@ def frame_facts(witness: Witness) -> dict[str, np.ndarray]:
         facts["ever"][:, name] = ever_F
         facts["came"][:, name] = ever_F & ~np.concatenate([[False], ever_F[:-1]])
         facts["left"][:, name] = before_F & ~seen_F
+    facts["digits"] = np.stack([_digits(witness, moment) for moment in range(len(witness.times_s))])
     return facts
+
+
+def _digits(witness: Witness, moment: int) -> np.ndarray:
+    time_s = float(witness.times_s[moment])
+    tenths = str(round((time_s + witness.offset_s) * 10)).rjust(TIME_DIGITS)
+    ticker = witness.world.extras.ticker
+    words = tenths + ("  " if ticker is None else ticker.reading(time_s))
+    return np.array([NO_DIGIT if digit == " " else int(digit) for digit in words])
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from mini_data import FIRST_DIGIT, IGNORE, NAMES, PLACES, place_labels
+from mini_data import FIRST_DIGIT, IGNORE, NAMES, NO_DIGIT, PLACES, TIME_DIGITS, place_labels
 from torch import Tensor, nn
 
 from millpond.stream.world import COLORS, SHAPES
@@ -63,7 +63,8 @@ class Looking(nn.Module):
 
 
 class Telling(nn.Module):
-    """What is true of a frame, from the token that ends it; and whether what a cell shows is new, from that cell's.
+    """What is true of a frame, its time and what its ticker says, from the token that ends it; and whether what a cell
+    shows is new, from that cell's.
 
     cell_layer, frame_layer: after how many layers of the language half these are asked.
     """
@@ -72,24 +73,28 @@ class Telling(nn.Module):
         super().__init__()
         self.cell_layer, self.frame_layer = cell_layer, frame_layer
         self.facts = nn.Linear(text_dim, len(FACTS) * len(NAMES))
+        self.digits = nn.Linear(text_dim, (TIME_DIGITS + 2) * (NO_DIGIT + 1))
         self.cell = nn.Linear(text_dim, 3)
 
     def forward(self, layers_BSD: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Tensor:
         frames, cells = batch["frames"], batch["cells"]
         clips = torch.arange(len(frames))[:, None].expand_as(frames)
         ends = cells == batch["coarse"].shape[-1]
-        logits_TFK = self.facts(layers_BSD[self.frame_layer][ends]).float().unflatten(-1, (len(FACTS), len(NAMES)))
+        states_TD = layers_BSD[self.frame_layer][ends]
+        logits_TFK = self.facts(states_TD).float().unflatten(-1, (len(FACTS), len(NAMES)))
         truth_TFK = torch.stack([batch[key][clips[ends], frames[ends]] for key in FACTS], dim=1)
         known = truth_TFK != IGNORE
         weight = torch.where(truth_TFK > 0, 4.0, 1.0)[known]
         loss = F.binary_cross_entropy_with_logits(logits_TFK[known], truth_TFK[known].float(), weight)
+        logits = self.digits(states_TD).float().unflatten(-1, (TIME_DIGITS + 2, NO_DIGIT + 1))
+        digits = F.cross_entropy(logits.flatten(0, 1), batch["digits"][clips[ends], frames[ends]].flatten())
         shown = (cells >= 0) & ~ends
         label = batch["coarse"][clips[shown], frames[shown], cells[shown]]
         is_name = (label > 0) & (label < FIRST_DIGIT)
         came = batch["came"][clips[shown], frames[shown]].gather(1, (label - 1).clamp(0, len(NAMES) - 1)[:, None])[:, 0]
         state = torch.where(is_name, 1 + came, 0)
         logits = self.cell(layers_BSD[self.cell_layer][shown]).float()
-        return 4 * loss + F.cross_entropy(logits, state, torch.tensor([0.2, 1.0, 3.0]))
+        return 4 * loss + digits + F.cross_entropy(logits, state, torch.tensor([0.2, 1.0, 3.0]))
 
 
 def _weight(num: int) -> Tensor:

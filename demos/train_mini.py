@@ -193,14 +193,15 @@ def run_stage(stage: Stage, model, heads, optimizers, tokenizer, done: int, seed
             pace_s = (time.monotonic() - started) / (step + 1 - done)
             told = f"answers {mean[0]:.3f} looking {mean[1]:.3f} telling {mean[2]:.3f} {pace_s:.2f} s/step"
             print(f"{stage.name} {step + 1}: {told}", flush=True)
-        if (step + 1) % 250 == 0 or step + 1 == stage.steps:
+        is_last = step + 1 == stage.steps
+        if (step + 1) % 50 == 0 or is_last:
             checkpoint(model, heads, optimizers, stage.name, step + 1, out)
-            if stage.answers:
-                model.eval()
-                frames = min(stage.mix.max_frames, 16)
-                scores = evaluate(model, tokenizer, num_frames=frames, clips=64, blind=False)
-                print(f"  {frames} frames: {told_scores(scores)}", flush=True)
-                model.train()
+        if stage.answers and ((step + 1) % 250 == 0 or is_last):
+            model.eval()
+            frames = min(stage.mix.max_frames, 16)
+            scores = evaluate(model, tokenizer, num_frames=frames, clips=64, blind=False)
+            print(f"  {frames} frames: {told_scores(scores)}", flush=True)
+            model.train()
 
 
 def checkpoint(model, heads, optimizers, stage: str, step: int, out: Path) -> None:
