@@ -31,7 +31,6 @@ class CausalFrames:
         self._read_s = float("-inf")
         self.horizon_s = float("-inf")
         self.last_s: float | None = None
-        self.is_exhausted = False
 
     def until(self, moment_s: float) -> Iterator[Frame]:
         """Moves the moment on, and hands out the frames up to it, its own included. ValueError for an earlier one."""
@@ -63,7 +62,6 @@ class CausalFrames:
             return frame
         frame = next(self._frames, None)
         if frame is None:
-            self.is_exhausted = True
             return None
         if frame.pts_s < self._read_s:
             raise NotCausal(

@@ -92,7 +92,7 @@ class Bars:
         if self._bars is None:
             return
         if isinstance(event, Began):
-            self._num_items, self._num_right, self._num_given = event.num_items, 0.0, 0
+            self._num_right, self._num_given = 0.0, 0
             self._bars.reset(
                 self._questions, total=event.num_items, completed=event.num_kept, description=event.method, at=""
             )
