@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from .wide_world import DISTRACTOR_RGB, draw_thing, draw_ticker
-from .world import COLORS, SHAPES, TICKER_SHARE, Background, Extras, Thing, World, draw_backgrounds
+from .wide_world import as_distractor, draw_thing, draw_ticker, finish_world
+from .world import COLORS, SHAPES, TICKER_SHARE, Background, Thing, World, draw_backgrounds
 
 # So that at any time there are names of nothing that has come.
 MOST_LONG_THINGS = len(COLORS) * len(SHAPES) * 3 // 4
@@ -65,23 +65,5 @@ def make_long_world(
         shape = SHAPES[int(rng.integers(len(SHAPES)))]
         thing = draw(("white", shape), int(rng.integers(num_steps)), (), [*things, *distractors])
         if thing is not None:
-            rgb = DISTRACTOR_RGB[int(rng.integers(len(DISTRACTOR_RGB)))]
-            distractors.append(replace(thing, color="other", rgb=rgb))
-    return World(
-        seed=seed,
-        duration_s=duration_s,
-        aspect=aspect,
-        things=tuple(things),
-        backgrounds=backgrounds,
-        noise=float(rng.choice([0.0, 0.01, 0.02, 0.04])),
-        flicker=float(rng.choice([0.0, 0.0, 0.0, 0.05])),
-        softness=float(rng.choice([1.0, 1.0, 1.5, 2.0])),
-        extras=Extras(
-            distractors=tuple(distractors),
-            grain=float(rng.choice([0.0, 0.0, 0.04, 0.08])),
-            shake=float(rng.choice([0.0, 0.0, 0.0, 0.01, 0.02])),
-            drift=float(rng.choice([0.0, 0.0, 0.1, 0.2])),
-            drift_period_s=float(rng.uniform(10, 200)) * step_s,
-            ticker=ticker,
-        ),
-    )
+            distractors.append(as_distractor(rng, thing))
+    return finish_world(rng, seed, duration_s, step_s, aspect, things, distractors, backgrounds, ticker)

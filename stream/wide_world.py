@@ -29,7 +29,7 @@ from .world import (
 MOST_THINGS = 8
 
 # Greys, black, brown and pink: no question is about these.
-DISTRACTOR_RGB = ((0.45, 0.45, 0.45), (0.25, 0.25, 0.28), (0.03, 0.03, 0.03), (0.42, 0.27, 0.13), (0.93, 0.62, 0.74))
+_DISTRACTOR_RGB = ((0.45, 0.45, 0.45), (0.25, 0.25, 0.28), (0.03, 0.03, 0.03), (0.42, 0.27, 0.13), (0.93, 0.62, 0.74))
 _MANY_STEPS = 1000  # after the end: a thing that stays
 
 
@@ -64,8 +64,27 @@ def make_wide_world(
         others = [*things, *distractors]
         thing = draw_thing(rng, "white", shape, step, num_steps, step_s, aspect, floor, (), others)
         if thing is not None:
-            rgb = DISTRACTOR_RGB[int(rng.integers(len(DISTRACTOR_RGB)))]
-            distractors.append(replace(thing, color="other", rgb=rgb))
+            distractors.append(as_distractor(rng, thing))
+    return finish_world(rng, seed, duration_s, step_s, aspect, things, distractors, backgrounds, ticker)
+
+
+def as_distractor(rng: np.random.Generator, thing: Thing) -> Thing:
+    """The same in a colour that no question names."""
+    return replace(thing, color="other", rgb=_DISTRACTOR_RGB[int(rng.integers(len(_DISTRACTOR_RGB)))])
+
+
+def finish_world(
+    rng: np.random.Generator,
+    seed: int,
+    duration_s: float,
+    step_s: float,
+    aspect: float,
+    things: list[Thing],
+    distractors: list[Thing],
+    backgrounds: tuple[Background, ...],
+    ticker: Ticker | None,
+) -> World:
+    """The world of these things, with noise, grain, shake and light drawn."""
     return World(
         seed=seed,
         duration_s=duration_s,
