@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from ..bars import TerminalBars
 from ..output import clock
 
 _MAX_BARS = 8  # videos that are shown at a time
@@ -54,39 +53,15 @@ class Ended:
 Event = Looked | Planned | Advanced | Ended
 
 
-class Bars:
+class Bars(TerminalBars):
     """Bars on stderr, over videos and over time within those that are worked on; nothing where it is no terminal."""
 
     def __init__(self) -> None:
-        self._bars: Any = None
+        super().__init__()
         self._tasks: dict[str, Any] = {}
         self._whole: Any = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            self._bars = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.fields[at]}", markup=False),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
+        if self._bars is not None:
             self._whole = self._bars.add_task("looking", total=None, at="")
-
-    def __enter__(self) -> Self:
-        if self._bars is not None:
-            self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
 
     def show(self, event: Event) -> None:
         """Takes an event of the run, from any thread."""

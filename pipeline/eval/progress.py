@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
 
+from ..bars import TerminalBars
 from ..output import clock
 from .record import Answered
 
@@ -52,40 +50,15 @@ class LeftOut:
 Event = Began | Watched | Gave | LeftOut
 
 
-class Bars:
+class Bars(TerminalBars):
     """Bars on stderr, over the questions of the method at hand and over the time of its video; nothing where that is no
     terminal."""
 
     def __init__(self) -> None:
-        self._bars: Any = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-            self._bars = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.fields[at]}", markup=False),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
+        super().__init__(shows_left=True)
+        if self._bars is not None:
             self._questions = self._bars.add_task("questions", total=None, at="")
             self._video = self._bars.add_task("", total=None, at="", visible=False)
-
-    def __enter__(self) -> Self:
-        if self._bars is not None:
-            self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
 
     def show(self, event: Event) -> None:
         """Takes an event of the run."""
