@@ -195,6 +195,21 @@ def test_what_the_server_evicts_is_none_and_leaves_the_books(small: RedisServer)
         assert open_one("stream").numbers("picture") == held
 
 
+@pytest.mark.parametrize("look", ["numbers", "check"])
+def test_a_set_that_the_server_let_go_of_is_made_again(opened: Opened, raw: redis.Redis, look: str) -> None:
+    """The server may evict the set and keep the values; whoever opens the session next must find them."""
+    depot = opened("s")
+    for number in range(5):
+        depot.put("kv", number, b"value")
+    raw.delete("millpond:s:kv")
+    assert raw.keys("millpond:s:kv") == []
+    getattr(depot, look)(*(("kv",) if look == "numbers" else ()))
+    assert depot.numbers("kv") == list(range(5))
+    assert sorted(map(int, raw.zrange("millpond:s:kv", 0, -1))) == list(range(5))
+    assert depot.num_bytes("kv") > 0
+    depot.check()
+
+
 def test_check_takes_what_was_evicted_out_of_the_books(small: RedisServer) -> None:
     with small.client() as raw, opening(small) as open_one:
         depot = open_one()

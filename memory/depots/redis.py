@@ -151,7 +151,12 @@ class RedisDepot(Depot):
     def numbers(self, kind: Kind) -> list[int]:
         """As the server has them now, for the writer and for readers; what it evicted may be among them."""
         self._check_open(kind)
-        return sorted(members(self._link, self._keys, kind, self._max_records).recorded)
+        recorded = members(self._link, self._keys, kind, self._max_records).recorded
+        if not self.read_only and len(recorded) != len(self._sizes[kind]):  # the server let go of the set itself
+            with self._lock:
+                self._restore(kind)
+                return sorted(self._sizes[kind])
+        return sorted(recorded)
 
     def num_bytes(self, kind: Kind) -> int:
         """The server's memory for this kind: by the writer's books, or asked for where there are none."""
@@ -185,6 +190,9 @@ class RedisDepot(Depot):
         with self._lock:
             for kind in KINDS:
                 found = survey(self._link, self._keys, kind, self._max_records)
+                if not self.read_only and not found.recorded and self._sizes[kind]:
+                    self._restore(kind)  # the set itself is gone; what it named may be there
+                    continue
                 books = found.recorded if self.read_only else self._sizes[kind]
                 for number, num_bytes in found.held.items():
                     if books.get(number) != num_bytes:
