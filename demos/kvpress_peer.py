@@ -11,8 +11,9 @@ kv/bin/python demos/kvpress_peer.py answer handed --press snapkv --ratio 0.5    
 
 python demos/kvpress_peer.py score jsonl --questions questions.jsonl --videos clips --to handed --out results
 
-The last one puts `kvpress-snapkv-50.jsonl` beside the files of other methods, and prints the table. export and score
-take the same options, and those of a suite: see `millpond eval`.
+The last one puts `kvpress-snapkv-50.jsonl` beside the files of other methods, adds the method to the folder's report,
+from which `millpond page` makes its table, and prints a table of all that are there. export and score take the same
+options, and those of a suite: see `millpond eval`.
 
 The model is LLaVA-OneVision's architecture: millpond/mini, or a folder. kvpress takes its vision half as it is: its
 hooks sit on the layers of the language model that a VLM holds, of which it warns as not tested. A press works on the
@@ -143,7 +144,8 @@ def score(
     by, replies = read_answers(answers_path(to, press, ratio))
     show = AnsweredElsewhere(num_frames=frames, by=json.dumps(by, sort_keys=True), answers=replies)
     results = _run(suite, questions, videos, setting, limit, frames, model, name_of(press, ratio), show, out)
-    print(table({results.method.name: report(results)}))
+    reports = _add_to_report(out, suite, {results.method.name: report(results)}, questions, setting, limit)
+    print(table(reports))
 
 
 def name_of(press: str, ratio: float) -> str:
@@ -283,6 +285,37 @@ def _version(name: str) -> str:
     return version(name)
 
 
+def _add_to_report(
+    out: Path,
+    suite: str,
+    added: dict[str, dict[str, Any]],
+    questions: Path | None,
+    setting: list[str] | None,
+    limit: int | None,
+) -> dict[str, dict[str, Any]]:
+    """All reports of the folder: those that `millpond eval` wrote, and this one, with its own command beside it."""
+    from millpond.pipeline.batch.files import write_json
+    from millpond.pipeline.cli_eval import REPORT
+    from millpond.pipeline.eval.origin import asked, origin
+
+    about = origin(sys.argv)
+    path = out / REPORT
+    what = asked(suite, _settings(setting), questions=questions and questions.name, limit=limit)
+    whole = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {**about, "suite": suite, "asked": what}
+    if whole.get("asked") != what:
+        raise ValueError(
+            f"{path} is of other questions; got {what}, and it has {whole.get('asked')}; take another --out"
+        )
+    beside = {} if whole["command"] == about["command"] else about
+    whole["methods"] = whole.get("methods", {}) | {name: {**one, **beside} for name, one in added.items()}
+    write_json(path, whole)
+    return whole["methods"]
+
+
+def _settings(given: list[str] | None) -> dict[str, Any]:
+    return {key: json.loads(value) for key, _, value in (one.partition("=") for one in given or [])}
+
+
 def _run(
     name: str,
     questions: Path | None,
@@ -303,8 +336,7 @@ def _run(
     from millpond.pipeline.eval.suites import SUITES
 
     suite = SUITES[name]()
-    pairs = [given.partition("=")[::2] for given in setting or []]
-    items = suite.items(questions, videos, **{key: json.loads(value) for key, value in pairs})
+    items = suite.items(questions, videos, **_settings(setting))
     about = ABOUT.get(method.removeprefix("kvpress-").rpartition("-")[0], "frames and questions, written to a folder")
     row = EvalMethod(name=method, about=about, show=show, config=METHODS[f"last-{frames}"].config)
     chosen = items if limit is None else spread_over(items, limit)

@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from millpond.pipeline.cli import app as cli_app
 from millpond.pipeline.config import EngineConfig
 from millpond.pipeline.engine import Engine
 from millpond.pipeline.eval import Item
 from millpond.pipeline.eval.elsewhere import AnsweredElsewhere, HandedOut, Replies, Reply, read_answers
 from millpond.pipeline.eval.method import EvalMethod
 from millpond.pipeline.eval.methods import METHODS
+from millpond.pipeline.eval.page_read import SuiteResult, read_result
 from millpond.pipeline.eval.run import evaluate
 from millpond.pipeline.question import Question
 from millpond.stream import open_source
@@ -229,6 +232,28 @@ def test_export_answer_and_score_make_a_row_of_the_table(tmp_path: Path) -> None
     assert (tmp_path / "out" / "kvpress-knorm-50.answers.jsonl").read_text() == before, "nothing is asked again"
     assert "kvpress-knorm-50" in run(sys.executable, "score", *suite, *press, "--out", tmp_path / "run")
     assert len((tmp_path / "run" / "kvpress-knorm-50.jsonl").read_text().splitlines()) == 1 + len(ITEMS)
+
+    here = CliRunner().invoke(
+        cli_app,
+        ["eval", "jsonl", "--questions", str(questions), "--methods", "last-8", "--out", str(tmp_path / "both")],
+    )
+    assert here.exit_code == 0, here.output
+    told = run(sys.executable, "score", *suite, *press, "--out", tmp_path / "both")
+    assert "last-8" in told and "kvpress-knorm-50" in told
+    page = read_result(tmp_path / "both" / "report.json")
+    assert isinstance(page, SuiteResult)
+    assert [row.name for row in page.rows] == ["last-8", "kvpress-knorm-50"]
+    ours, theirs = page.rows
+    assert ours.origin is None and "kvpress_peer.py score" in theirs.origin.command
+    assert ours.share.num_questions == theirs.share.num_questions == len(ITEMS)
+    done = subprocess.run(
+        [sys.executable, str(PEER), "score", *map(str, suite), *press, "--limit", "3", "--out", str(tmp_path / "both")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0 and "is of other questions" in done.stderr
+    assert len(read_result(tmp_path / "both" / "report.json").rows) == 2
 
 
 def test_a_press_that_is_none_is_refused() -> None:
