@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from mini_lessons import IGNORE, IMAGE, NAMES, RECALL, SIDE, SINCE, frame_facts, patch_labels, recall
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
@@ -21,31 +22,22 @@ from millpond.stream import time_words
 from millpond.stream.render import render
 from millpond.stream.truth import NOTHING, WORDINGS, Asked, Witness
 from millpond.stream.wide_world import make_wide_world
-from millpond.stream.world import COLORS, SHAPES, make_world
+from millpond.stream.world import make_world
 
 # Shapes: B clips, F frames, S tokens of a packed sequence, P patches (12x12), C pooled cells (6x6), V visual tokens of
 # a frame: its cells and the one that ends it, K names of objects, Q questions of a clip.
 
-IMAGE = 96
-SIDE = 6
-"""Pooled cells along each side of a picture."""
 FIRST_TRAINING_SEED = 1_000_000
 """Worlds with smaller seeds are never trained on: tests, demos and evaluation draw theirs from there."""
 FRAME_TOKENS = SIDE * SIDE + 1
-NAMES = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
-FIRST_DIGIT = 1 + len(NAMES)
-"""Labels of cells: 0 nothing, then a name each, then a digit each."""
 HARD = (
-    *("when",) * 4,
-    *("new", "list", "order", "after") * 2,
-    *("last", "count_all", "count_now", "motion", "read_when", "count_group"),
+    *("new", "list", "order") * 3,
+    *("when", "after", "count_all", "count_now", "motion") * 2,
+    *("last", "read_when", "count_group"),
 )
 """Kinds of questions that are asked that much more often than others: they come last, and need the most."""
 NEED_ALL = ("count_all", "first", "last", "list", "count_group", "order", "after", "motion", "new")
 """Kinds that rest on more moments than one: they are asked of those who see all frames."""
-IGNORE = -100
-TIME_DIGITS, NO_DIGIT = 7, 10
-PLACES = ("left", "right", "top", "bottom", "center")
 RECALLED = 8
 
 
@@ -56,6 +48,8 @@ class Mix:
     wide: the share of worlds that are wide ones.
     window: the share of batches whose frames are read after the recent ones alone.
     drop: the share of clips some of whose tokens are left out.
+    thin: those clips lose at least this share of what says nothing, and of what says the same again. Thin clips cost a
+    third of whole ones, and what happened when can be learned from them as well.
     """
 
     min_frames: int
@@ -65,6 +59,7 @@ class Mix:
     wide: float = 0.8
     window: float = 0.0
     drop: float = 0.0
+    thin: float = 0.0
 
 
 class Words:
@@ -80,6 +75,17 @@ class Words:
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def named(self, ids: tuple[int, ...]) -> list[int]:
+        """For each token: which of NAMES it ends, -1 where it ends none; SINCE for the last digit of a time."""
+        texts = [token.removeprefix("▁") for token in self._tokenizer.convert_ids_to_tokens(ids)]
+        named = [-1] * len(ids)
+        for at in range(1, len(ids)):
+            if f"{texts[at - 1]} {texts[at]}" in NAMES:
+                named[at] = NAMES.index(f"{texts[at - 1]} {texts[at]}")
+            elif texts[at] == "s" and texts[at - 1].isdigit():
+                named[at] = SINCE
+        return named
+
     def question(self, asked: Asked) -> tuple[tuple[int, ...], tuple[int, ...]]:
         question = self.ids(f"{asked.question}<|im_end|><|im_start|>assistant")
         return question, self.ids(f"{asked.answer}<|im_end|>")
@@ -90,7 +96,8 @@ def draw_clip(rng: np.random.Generator, num_frames: int, seed: int, wide: float 
     step_s = float(rng.choice([1.0, 1.0, 1.0, 1.0, 0.5, 2.0, 5.0, 30.0]))
     longer = num_frames + (int(rng.integers(0, num_frames)) if num_frames > 2 and rng.random() < 0.3 else 0)
     make = make_wide_world if rng.random() < wide else make_world
-    world = make(seed, duration_s=longer * step_s, step_s=step_s)
+    most = {"max_things": 8} if make is make_wide_world and rng.random() < 0.25 else {}
+    world = make(seed, duration_s=longer * step_s, step_s=step_s, **most)
     steps = np.sort(rng.choice(longer, num_frames, replace=False))
     phase_s = float(rng.uniform(0, step_s)) if rng.random() < 0.1 else 0.0
     times = steps * step_s + phase_s
@@ -119,16 +126,20 @@ class Seen:
 
 
 def draw_seen(rng: np.random.Generator, coarse_FC: np.ndarray, mix: Mix, window: int | None) -> Seen:
-    """Dropped are tokens that say nothing, or again what the cell said in the frame before."""
+    """Dropped are tokens that say nothing, or again what the cell said in the frame before. What becomes empty stays:
+    it says that something left.
+    """
     num_frames = len(coarse_FC)
     kept_FV = np.ones((num_frames, FRAME_TOKENS), dtype=bool)
     if rng.random() < mix.drop:
-        empty, again = rng.uniform(0.2, 1.0), rng.uniform(0.0, 0.9)
+        empty, again = rng.uniform(max(0.2, mix.thin), 1.0), rng.uniform(mix.thin, max(0.9, mix.thin))
         draw_FC = rng.random(coarse_FC.shape)
         same_FC = np.zeros(coarse_FC.shape, dtype=bool)
         same_FC[1:] = coarse_FC[1:] == coarse_FC[:-1]
-        lost_FC = np.where(coarse_FC == 0, draw_FC < empty, same_FC & (draw_FC < again))
-        lost_FC[max(0, num_frames - int(rng.integers(1, 9))) :] = False  # the newest frames are whole
+        same_FC[0] = coarse_FC[0] == 0
+        lost_FC = same_FC & (draw_FC < np.where(coarse_FC == 0, empty, again))
+        num_whole = int(rng.integers(1, 3 if mix.thin else 9))
+        lost_FC[max(0, num_frames - num_whole) :] = False  # the newest frames are whole
         kept_FV[:, :-1] = ~lost_FC
     return Seen(num_frames if window is None else window, kept_FV)
 
@@ -187,7 +198,7 @@ def pack(
         context["cells"] += [-1] * len(time_ids) + visual
         ends.append(len(context["ids"]))
     context["positions"] = list(range(ends[-1]))
-    questions: dict[str, list[int]] = {"ids": [], "positions": [], "labels": [], "kinds": [], "question": []}
+    questions: dict[str, list[int]] = {key: [] for key in ("ids", "positions", "labels", "kinds", "question", *RECALL)}
     sees_QF = np.zeros((len(asked), len(ends)), dtype=bool)
     for number, (moment, one) in enumerate(asked):
         question, answer = words.question(one)
@@ -199,6 +210,9 @@ def pack(
         questions["kinds"] += [list(WORDINGS).index(one.kind)] * num
         questions["question"] += [number] * num
         sees_QF[number] = _sees(one, moment, witness, seen, rng)
+        named = words.named((*question, *answer))
+        for key, values in recall(witness, one, moment, named, sees_QF[number], is_whole=seen.is_whole).items():
+            questions[key] += values
     return Packed(context, questions, sees_QF)
 
 
@@ -209,6 +223,7 @@ def join(packed: list[Packed], pad_id: int, window: int | None) -> dict[str, np.
     that is not all that came before.
     """
     fills = {"ids": pad_id, "labels": IGNORE, "positions": 0, "kinds": -1, "question": -1, "frames": -1, "cells": -1}
+    fills |= dict.fromkeys(RECALL, IGNORE)
     num_context = max(len(one.context["ids"]) for one in packed)
     num_asking = max(1, *(len(one.questions["ids"]) for one in packed))
     batch = {name: np.full((len(packed), num_context + num_asking), fill) for name, fill in fills.items()}
@@ -232,6 +247,7 @@ def join(packed: list[Packed], pad_id: int, window: int | None) -> dict[str, np.
             near = (of[None, :] < 0) | (of[:, None] - of[None, :] < window)
             window_masks.append(np.tril(near))
     batch["mask"] = np.stack(masks)
+    batch["question_length"] = np.array(max(np.bincount(one.questions["question"]).max(initial=1) for one in packed))
     if window is not None:
         batch["window_mask"] = np.stack(window_masks)
     return batch
@@ -249,69 +265,6 @@ def _sees(asked: Asked, moment: int, witness: Witness, seen: Seen, rng: np.rando
         used_F = np.zeros_like(used_F)
     share = RECALLED / max(1, len(sees_F))
     return recent_F | used_F | (sees_F & (rng.random(len(sees_F)) < share * rng.random()))
-
-
-def patch_labels(cover_FOHW: np.ndarray, witness: Witness, cell: int, share: float) -> np.ndarray:
-    """For each cell of `cell` pixels: what covers it most; 0 where nothing covers `share`. Digits of a ticker too."""
-    num_frames, num_things = cover_FOHW.shape[:2]
-    side = IMAGE // cell
-    labels = np.zeros((num_frames, side, side), dtype=np.int64)
-    if num_things:
-        pooled = cover_FOHW.reshape(num_frames, num_things, side, cell, side, cell).mean((3, 5))
-        names = np.array([1 + NAMES.index(thing.name) for thing in witness.world.things])
-        labels = np.where(pooled.max(1) > share, names[pooled.argmax(1)], 0)
-    ticker, wide = witness.world.extras.ticker, side // SIDE
-    if ticker is not None:
-        for number, time_s in enumerate(witness.times_s):
-            for place, digit in enumerate(ticker.reading(float(time_s)), ticker.column):
-                labels[number, -wide:, place * wide : (place + 1) * wide] = FIRST_DIGIT + int(digit)
-    return labels.reshape(num_frames, side * side)
-
-
-def frame_facts(witness: Witness) -> dict[str, np.ndarray]:
-    """What is true of each frame, by name of object (F, K): 0 or 1, or IGNORE where it is half there.
-
-    now: in sight; came: for the first time; left: not any more, since the frame before; ever: by now. And digits
-    (F, TIME_DIGITS + 2): of its time in tenths of a second, then of the ticker; NO_DIGIT where there is none.
-    """
-    facts = {
-        key: np.zeros((len(witness.times_s), len(NAMES)), dtype=np.int64) for key in ("now", "came", "left", "ever")
-    }
-    for number, thing in enumerate(witness.world.things):
-        name, seen_F, vague_F = NAMES.index(thing.name), witness.seen_NO[:, number], witness.vague_NO[:, number]
-        before_F = np.concatenate([[False], seen_F[:-1]])
-        ever_F = np.maximum.accumulate(seen_F)
-        facts["now"][:, name] = np.where(vague_F, IGNORE, seen_F)
-        facts["ever"][:, name] = ever_F
-        facts["came"][:, name] = ever_F & ~np.concatenate([[False], ever_F[:-1]])
-        facts["left"][:, name] = before_F & ~seen_F
-    facts["digits"] = np.stack([_digits(witness, moment) for moment in range(len(witness.times_s))])
-    return facts
-
-
-def _digits(witness: Witness, moment: int) -> np.ndarray:
-    time_s = float(witness.times_s[moment])
-    tenths = str(round((time_s + witness.offset_s) * 10)).rjust(TIME_DIGITS)
-    ticker = witness.world.extras.ticker
-    words = tenths + ("  " if ticker is None else ticker.reading(time_s))
-    return np.array([NO_DIGIT if digit == " " else int(digit) for digit in words])
-
-
-@lru_cache(maxsize=1)
-def place_labels() -> list[int]:
-    """Which of PLACES each pooled cell lies in, row by row; IGNORE on the diagonals, where two would do."""
-    labels = []
-    for y in range(SIDE):
-        for x in range(SIDE):
-            dx, dy = (x + 0.5) / SIDE - 0.5, (y + 0.5) / SIDE - 0.5
-            if max(abs(dx), abs(dy)) < 0.11:
-                labels.append(PLACES.index("center"))
-            elif abs(abs(dx) - abs(dy)) < 0.06:
-                labels.append(IGNORE)
-            else:
-                words = ("left", "right") if abs(dx) > abs(dy) else ("top", "bottom")
-                labels.append(PLACES.index(words[(dx if abs(dx) > abs(dy) else dy) > 0]))
-    return labels
 
 
 class Clips(IterableDataset):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from mini_data import FIRST_DIGIT, IGNORE, NAMES, NO_DIGIT, PLACES, TIME_DIGITS, place_labels
+from mini_lessons import FIRST_DIGIT, IGNORE, MOST_RANK, MOTIONS, NAMES, NO_SIGN, PLACES, TIME_SIGNS, place_labels
 from torch import Tensor, nn
 
 from millpond.stream.world import COLORS, SHAPES
@@ -13,7 +13,8 @@ from millpond.stream.world import COLORS, SHAPES
 # Shapes: N pictures, P patches, C pooled cells, D channels, B clips, S tokens of a sequence, T frames of all clips, K
 # names of objects, W words.
 
-FACTS = ("now", "came", "left", "ever")
+FACTS = {"now": 4.0, "came": 12.0, "ever": 4.0, "left": 12.0}
+"""What a frame is asked, and how much more a yes weighs: most names are not there, and things come and go seldom."""
 NUM_CLASSES = (1 + len(COLORS), 1 + len(SHAPES), 11)
 """Of a patch: nothing or a colour, nothing or a shape, nothing or a digit."""
 
@@ -63,38 +64,94 @@ class Looking(nn.Module):
 
 
 class Telling(nn.Module):
-    """What is true of a frame, its time and what its ticker says, from the token that ends it; and whether what a cell
-    shows is new, from that cell's.
+    """What is true of a frame, its time and what its ticker says, from the token that ends it; whether what a cell
+    shows is new, from that cell's; and of each object that a question or an answer names, from the token that ends its
+    name: when it came, that frame's time and ticker, how many came before it, what came and stands next, where it is
+    and how it moves.
 
-    cell_layer, frame_layer: after how many layers of the language half these are asked.
+    Without the last, a question's tokens find the frame that they are about only by luck: one answer in hundreds of
+    tokens is too faint a hint of where to look.
+
+    cell_layer, frame_layer, rank_layer, name_layer: after how many layers of the language half these are asked. What
+    a later one needs, an earlier one tells: a frame counts what it knows to have come, a name finds its frame's count.
     """
 
-    def __init__(self, text_dim: int, cell_layer: int = 3, frame_layer: int = 4) -> None:
+    def __init__(
+        self, text_dim: int, cell_layer: int = 3, frame_layer: int = 4, rank_layer: int = 5, name_layer: int = 6
+    ) -> None:
         super().__init__()
         self.cell_layer, self.frame_layer = cell_layer, frame_layer
-        self.facts = nn.Linear(text_dim, len(FACTS) * len(NAMES))
-        self.digits = nn.Linear(text_dim, (TIME_DIGITS + 2) * (NO_DIGIT + 1))
+        self.rank_layer, self.name_layer = rank_layer, name_layer
+        self.facts = nn.Linear(text_dim, (len(FACTS) - 1) * len(NAMES))
+        self.left = nn.Linear(text_dim, len(NAMES))
+        self.signs = nn.Linear(text_dim, (TIME_SIGNS + 2) * (NO_SIGN + 1))
+        self.rank = nn.Linear(text_dim, MOST_RANK)
+        self.count = nn.Linear(text_dim, MOST_RANK)
         self.cell = nn.Linear(text_dim, 3)
+        self.name_ever = nn.Linear(text_dim, 2)
+        self.name_signs = nn.Linear(text_dim, (TIME_SIGNS + 2) * (NO_SIGN + 1))
+        self.name_rank = nn.Linear(text_dim, MOST_RANK)
+        self.name_then = nn.Linear(text_dim, len(NAMES) + 1)
+        self.name_next = nn.Linear(text_dim, len(NAMES) + 1)
+        self.name_place = nn.Linear(text_dim, len(PLACES))
+        self.name_motion = nn.Linear(text_dim, len(MOTIONS))
 
     def forward(self, layers_BSD: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Tensor:
+        return self._frames(layers_BSD, batch) + self._names(layers_BSD[self.name_layer], batch)
+
+    def _frames(self, layers_BSD: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Tensor:
         frames, cells = batch["frames"], batch["cells"]
         clips = torch.arange(len(frames))[:, None].expand_as(frames)
         ends = cells == batch["coarse"].shape[-1]
-        states_TD = layers_BSD[self.frame_layer][ends]
-        logits_TFK = self.facts(states_TD).float().unflatten(-1, (len(FACTS), len(NAMES)))
+        early_TD, later_TD = layers_BSD[self.frame_layer][ends], layers_BSD[self.rank_layer][ends]
+        logits_TX = torch.cat([self.facts(early_TD), self.left(later_TD)], dim=-1).float()
         truth_TFK = torch.stack([batch[key][clips[ends], frames[ends]] for key in FACTS], dim=1)
         known = truth_TFK != IGNORE
-        weight = torch.where(truth_TFK > 0, 4.0, 1.0)[known]
-        loss = F.binary_cross_entropy_with_logits(logits_TFK[known], truth_TFK[known].float(), weight)
-        logits = self.digits(states_TD).float().unflatten(-1, (TIME_DIGITS + 2, NO_DIGIT + 1))
-        digits = F.cross_entropy(logits.flatten(0, 1), batch["digits"][clips[ends], frames[ends]].flatten())
+        weight = torch.where(truth_TFK > 0, torch.tensor(tuple(FACTS.values()))[:, None], 1.0)[known]
+        logits = logits_TX.view_as(truth_TFK)[known]
+        loss = F.binary_cross_entropy_with_logits(logits, truth_TFK[known].float(), weight)
+        signs = _sign_loss(self.signs(early_TD), batch["signs"][clips[ends], frames[ends]])
+        rank = _loss(self.rank(later_TD), batch["rank"][clips[ends], frames[ends]])
+        count = _loss(self.count(later_TD), batch["count"][clips[ends], frames[ends]])
         shown = (cells >= 0) & ~ends
         label = batch["coarse"][clips[shown], frames[shown], cells[shown]]
         is_name = (label > 0) & (label < FIRST_DIGIT)
         came = batch["came"][clips[shown], frames[shown]].gather(1, (label - 1).clamp(0, len(NAMES) - 1)[:, None])[:, 0]
         state = torch.where(is_name, 1 + came, 0)
         logits = self.cell(layers_BSD[self.cell_layer][shown]).float()
-        return 4 * loss + digits + F.cross_entropy(logits, state, torch.tensor([0.2, 1.0, 3.0]))
+        cell = F.cross_entropy(logits, state, torch.tensor([0.2, 1.0, 3.0]))
+        return 4 * loss + signs + 0.5 * (rank + count) + cell
+
+    def _names(self, states_BSD: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        names = (batch["name_ever"] != IGNORE) | (batch["name_rank"] != IGNORE)
+        states_TD = states_BSD[names]
+        moment_T = batch["name_moment"][names]
+        clips = torch.arange(len(names))[:, None].expand_as(names)[names]
+        signs_TN = torch.where(
+            (moment_T != IGNORE)[:, None], batch["signs"][clips, moment_T.clamp(min=0)], torch.tensor(IGNORE)
+        )
+        return (
+            _loss(self.name_ever(states_TD), batch["name_ever"][names])
+            + _sign_loss(self.name_signs(states_TD), signs_TN)
+            + 0.5 * _loss(self.name_rank(states_TD), batch["name_rank"][names])
+            + 0.5 * _loss(self.name_then(states_TD), batch["name_then"][names])
+            + 0.5 * _loss(self.name_next(states_TD), batch["name_next"][names])
+            + 0.3 * _loss(self.name_place(states_TD), batch["name_place"][names])
+            + 0.5 * _loss(self.name_motion(states_TD), batch["name_motion"][names])
+        )
+
+
+def _sign_loss(logits_TX: Tensor, signs_TN: Tensor) -> Tensor:
+    logits = logits_TX.unflatten(-1, (TIME_SIGNS + 2, NO_SIGN + 1)).flatten(0, 1)
+    return 3 * _loss(logits, signs_TN.flatten())  # most places of most times are blank
+
+
+def _loss(logits_TX: Tensor, label_T: Tensor) -> Tensor:
+    """Mean over what has a label; zero where nothing has."""
+    known = label_T != IGNORE
+    if not known.any():
+        return torch.zeros(())
+    return F.cross_entropy(logits_TX[known].float(), label_T[known].clamp(max=logits_TX.shape[-1] - 1))
 
 
 def _weight(num: int) -> Tensor:

@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 import typer
 from mini_attention import ATTENTION
-from mini_data import IGNORE, PLACES, Clips, Mix
+from mini_data import Clips, Mix
 from mini_heads import Looking, Telling
+from mini_lessons import IGNORE, PLACES
 from mini_model import make_model, make_tokenizer, save
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -41,7 +42,9 @@ class Stage:
     """Some steps of one kind. The learning rate rises over warmup_steps and, if cool, falls linearly to nothing.
 
     answers, looking, telling: weights of the losses.
-    tower_every: the tower learns from every n-th frame; its backward pass is the dearest part of a step.
+    tower_every: the tower and the projector learn from every n-th frame; their backward pass is the dearest part of a
+        step. 0: from none.
+    tower_rate: their share of the learning rate. What they know is soon lost when few frames teach them fast.
     """
 
     name: str
@@ -52,23 +55,28 @@ class Stage:
     looking: float
     telling: float
     tower_every: int = 1
+    tower_rate: float = 1.0
     cool: bool = False
     warmup_steps: int = 50
 
 
 STAGES = (
-    Stage("look", 500, Mix(1, 1, 96, 1), 2e-3, 0.0, 1.0, 0.0),
-    Stage("one-frame", 400, Mix(1, 1, 48, 10), 1.5e-3, 1.0, 0.5, 0.5, tower_every=2),
-    Stage("few-frames", 600, Mix(2, 6, 12, 20), 1.5e-3, 1.0, 0.3, 1.0, tower_every=2),
-    Stage("many-frames", 1600, Mix(2, 16, 8, 32, window=0.2, drop=0.4), 1.2e-3, 1.0, 0.2, 0.5, tower_every=4),
-    Stage("long", 500, Mix(8, 64, 2, 48, window=0.3, drop=0.6), 1e-3, 1.0, 0.1, 0.5, tower_every=8),
-    Stage("cool-down", 1200, Mix(4, 40, 3, 40, window=0.3, drop=0.4), 1e-3, 1.0, 0.1, 0.3, 8, True, 1),
+    Stage("look", 1500, Mix(1, 1, 96, 1), 2e-3, 0.0, 1.0, 0.0, cool=True),
+    Stage("one-frame", 400, Mix(1, 1, 48, 12), 1.5e-3, 1.0, 0.5, 0.5, tower_every=2, tower_rate=0.3),
+    Stage("few-frames", 400, Mix(1, 6, 16, 20, drop=0.8, thin=0.9), 1.5e-3, 1.0, 0.0, 1.0, tower_every=0),
+    Stage("thin", 800, Mix(3, 24, 8, 32, drop=1.0, thin=0.9), 1.2e-3, 1.0, 0.0, 1.0, tower_every=0),
+    Stage("many-frames", 800, Mix(1, 16, 8, 32, window=0.15, drop=0.5), 1.2e-3, 1.0, 0.0, 0.7, tower_every=0),
+    Stage("long", 300, Mix(8, 64, 2, 48, window=0.3, drop=0.6), 1e-3, 1.0, 0.0, 0.5, tower_every=0),
+    Stage("cool-down", 1200, Mix(1, 40, 3, 40, window=0.2, drop=0.5), 1e-3, 1.0, 0.1, 0.3, 8, 0.3, True, 1),
 )
 
 
 def see(model, pictures_BFHW3: Tensor, tower_every: int = 1) -> tuple[Tensor, Tensor]:
     """Tower states (N, patches, D) and visual tokens (N, V, D), each frame as a video of its own."""
     pixels = pictures_BFHW3.flatten(0, 1).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    if tower_every == 0:
+        with torch.no_grad():
+            return see(model, pictures_BFHW3)
     if tower_every == 1 or not torch.is_grad_enabled():
         states = tower_states(model, pixels)
     else:
@@ -100,6 +108,7 @@ def read(model, batch: dict[str, Tensor], visual_NVD: Tensor) -> tuple[Tensor, .
         use_cache=False,
         output_hidden_states=True,
         window_mask=batch.get("window_mask"),
+        question_length=int(batch["question_length"]),
     ).hidden_states
 
 
@@ -135,16 +144,28 @@ def evaluate(model, tokenizer, *, num_frames: int, clips: int, blind: bool, seed
 
 
 def make_optimizers(model, heads) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan 2024) for the matrices of the layers, at AdamW's scale of updates; AdamW for all else."""
-    hidden, decay, plain = [], [], []
+    """Muon (Jordan 2024) for the matrices of the layers, at AdamW's scale of updates; AdamW for all else. The tower and
+    the projector are groups of their own, named "tower"."""
+    hidden: dict[str, list[nn.Parameter]] = {"tower": [], "rest": []}
+    decay: dict[str, list[nn.Parameter]] = {"tower": [], "rest": []}
+    plain: dict[str, list[nn.Parameter]] = {"tower": [], "rest": []}
     for module in (model, heads):
         for name, p in module.named_parameters():
-            (hidden if ".layers." in name and p.ndim == 2 else decay if p.ndim >= 2 else plain).append(p)
+            part = "tower" if "vision_tower" in name or "projector" in name else "rest"
+            kind = hidden if ".layers." in name and p.ndim == 2 else decay if p.ndim >= 2 else plain
+            kind[part].append(p)
+    groups = [
+        {"params": given[part], "weight_decay": share, "name": part}
+        for given, share in ((decay, 0.05), (plain, 0.0))
+        for part in given
+    ]
     return [
-        torch.optim.Muon(hidden, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(
-            [{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.95)
+        torch.optim.Muon(
+            [{"params": hidden[part], "name": part} for part in hidden],
+            weight_decay=0.05,
+            adjust_lr_fn="match_rms_adamw",
         ),
+        torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.95)),
     ]
 
 
@@ -167,7 +188,7 @@ def run_stage(stage: Stage, model, heads, optimizers, tokenizer, done: int, seed
         if stage.cool:
             rate *= 1 - step / stage.steps
         for group in groups:
-            group["lr"] = stage.peak_lr * rate
+            group["lr"] = stage.peak_lr * rate * (stage.tower_rate if group["name"] == "tower" else 1.0)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             states, visual = see(model, batch["pictures"], stage.tower_every)
             rows = model.get_input_embeddings().weight[word_ids]
@@ -250,6 +271,7 @@ def main(
     tokenizer = make_tokenizer()
     model = make_model(tokenizer)
     model.model.language_model.set_attn_implementation(ATTENTION)
+    model.model.vision_tower.set_attn_implementation("eager")
     vision, text = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
     heads = nn.ModuleDict({"looking": Looking(vision, text), "telling": Telling(text)})
     optimizers = make_optimizers(model, heads)

@@ -1,0 +1,148 @@
+"""What the built-in model is trained with: attention that leaves out what is hidden, and lessons that are true."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from millpond.stream import time_words
+from millpond.stream.truth import Asked, Witness
+from millpond.stream.wide_world import make_wide_world
+
+# Shapes: B clips, H heads, G heads of keys, S tokens of contexts and questions, D channels, F frames, C cells.
+
+DEMOS = Path(__file__).parents[1] / "demos"
+
+pytestmark = pytest.mark.skipif(not DEMOS.exists(), reason="the demos are not beside the tests")
+
+
+@pytest.fixture(autouse=True)
+def demos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DEMOS))
+
+
+@pytest.mark.parametrize("is_windowed", [False, True])
+@pytest.mark.parametrize(("num_context", "length"), [(40, 9), (300, 23), (129, 128)])
+def test_attention_of_training_is_attention_under_one_mask(num_context: int, length: int, is_windowed: bool) -> None:
+    from mini_attention import attend
+
+    torch.manual_seed(num_context)
+    heads, groups, num_asking, dim = 6, 2, 5 * length, 16
+    total = num_context + num_asking
+    query_BHSD = torch.randn(2, heads, total, dim)
+    key_BGSD, value_BGSD = torch.randn(2, groups, total, dim), torch.randn(2, groups, total, dim)
+    seen = torch.rand(2, 1, num_asking, num_context) < 0.6
+    seen[..., 0] = True
+    of = torch.arange(num_asking) // length
+    own = (of[:, None] == of[None]).tril().expand(2, 1, -1, -1)
+    mask = torch.cat([seen, own], dim=-1)
+    causal = torch.ones(num_context, num_context, dtype=torch.bool).tril().expand(2, -1, -1)
+    window = causal & ((torch.rand(2, num_context, num_context) < 0.5) | torch.eye(num_context, dtype=torch.bool))
+
+    whole = torch.zeros(2, 1, total, total, dtype=torch.bool)
+    whole[:, 0, :num_context, :num_context] = window if is_windowed else causal
+    whole[:, :, num_context:] = mask
+    each = heads // groups
+    want = F.scaled_dot_product_attention(
+        query_BHSD, key_BGSD.repeat_interleave(each, 1), value_BGSD.repeat_interleave(each, 1), attn_mask=whole
+    )
+    given_window = window if is_windowed else None
+    found, _ = attend(torch.nn.Module(), query_BHSD, key_BGSD, value_BGSD, mask, dim**-0.5, given_window, length)
+    torch.testing.assert_close(found, want.transpose(1, 2), atol=2e-6, rtol=1e-5)
+
+
+@lru_cache(maxsize=1)
+def tokenizer():
+    from mini_model import make_tokenizer
+
+    return make_tokenizer()
+
+
+def _lessons(witness: Witness, moment: int, asked: Asked) -> tuple[list[str], dict[str, list[int]]]:
+    """Names in the answer, and what training says of each."""
+    from mini_data import Words
+    from mini_lessons import NAMES, recall
+
+    words = Words(tokenizer())
+    _, answer = words.question(asked)
+    named = words.named(answer)
+    told = recall(witness, asked, moment, named, np.arange(len(witness.times_s)) <= moment, is_whole=True)
+    places = [at for at, name in enumerate(named) if name >= 0]
+    return [NAMES[named[at]] for at in places], {key: [values[at] for at in places] for key, values in told.items()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), num_frames=st.integers(1, 24), offset_s=st.sampled_from([0.0, 7.5, 40_000.0]))
+def test_what_names_recall_agrees_with_the_answers_of_the_world(seed: int, num_frames: int, offset_s: float) -> None:
+    from mini_lessons import NAMES, frame_facts
+
+    world = make_wide_world(seed, duration_s=float(num_frames), max_things=8)
+    witness = Witness(world, np.arange(float(num_frames)), offset_s=offset_s)
+    moment, rng = num_frames - 1, np.random.default_rng(seed)
+    facts = frame_facts(witness)
+    listed = witness.ask("list", moment, rng)
+    if listed is None or listed.answer == "nothing":
+        return
+    names, told = _lessons(witness, moment, listed)
+    assert ", ".join(names) == listed.answer
+    assert told["name_rank"] == list(range(len(names)))
+    assert [*told["name_next"], None] == [*(NAMES.index(name) for name in names[1:]), len(NAMES), None]
+    assert told["name_ever"] == [1] * len(names)
+    assert facts["rank"][moment] == len(names)
+    assert facts["count"][moment] == facts["now"][moment].clip(0).sum() or (facts["now"][moment] < 0).any()
+    for at, name in enumerate(names):
+        came = told["name_moment"][at]
+        signs = "".join("0123456789. "[sign] for sign in facts["signs"][came][:7]).strip()
+        assert signs == time_words(came + offset_s)
+        assert facts["came"][:, NAMES.index(name)].nonzero()[0].tolist() == [came]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_what_comes_next_agrees_with_the_question_for_it(seed: int) -> None:
+    from mini_lessons import IGNORE, NAMES, recall
+
+    witness = Witness(make_wide_world(seed, duration_s=12.0), np.arange(12.0))
+    asked = witness.ask("after", 11, np.random.default_rng(seed))
+    if asked is None:
+        return
+    name = next(one for one in NAMES if one in asked.question)
+    told = recall(witness, asked, 11, [NAMES.index(name), -1], np.ones(12, dtype=bool), is_whole=True)
+    assert told["name_then"] == [[*NAMES, "nothing"].index(asked.answer), IGNORE]
+
+
+def test_what_a_question_cannot_know_is_no_lesson() -> None:
+    from mini_lessons import IGNORE, NAMES, recall
+
+    witness = Witness(make_wide_world(3, duration_s=12.0), np.arange(12.0))
+    asked = witness.ask("list", 11, np.random.default_rng(0))
+    assert asked is not None
+    number, came = next(iter(witness.first_seen(11).items()))
+    name = NAMES.index(witness.world.things[number].name)
+    sees_F = np.arange(12) != came
+    for is_whole, sees in ((True, sees_F), (False, sees_F)):
+        told = recall(witness, asked, 11, [name], sees, is_whole=is_whole)
+        assert all(values == [IGNORE] for values in told.values())
+    windowed = recall(witness, asked, 11, [name], np.ones(12, dtype=bool), is_whole=False)
+    assert windowed["name_moment"] == [came] and windowed["name_rank"] == [IGNORE]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), thin=st.sampled_from([0.0, 0.9]))
+def test_what_is_dropped_says_nothing_new(seed: int, thin: float) -> None:
+    from mini_data import Mix, draw_seen
+
+    rng = np.random.default_rng(seed)
+    coarse_FC = rng.integers(0, 3, (20, 36)) * (rng.random((20, 36)) < 0.5)
+    kept_FV = draw_seen(rng, coarse_FC, Mix(20, 20, 1, 1, drop=1.0, thin=thin), None).kept_FV
+    before_FC = np.concatenate([np.zeros((1, 36), dtype=coarse_FC.dtype), coarse_FC[:-1]])
+    assert kept_FV[:, :-1][coarse_FC != before_FC].all(), "what changed is kept"
+    assert kept_FV[:, -1].all() and kept_FV[-1].all(), "so are ends of frames, and the newest frame"
+    assert not thin or (~kept_FV).sum() > 0.5 * (coarse_FC[:-2] == before_FC[:-2]).sum()
