@@ -152,10 +152,8 @@ class RedisDepot(Depot):
         """As the server has them now, for the writer and for readers; what it evicted may be among them."""
         self._check_open(kind)
         recorded = members(self._link, self._keys, kind, self._max_records).recorded
-        if not self.read_only and len(recorded) != len(self._sizes[kind]):  # the server let go of the set itself
-            with self._lock:
-                self._restore(kind)
-                return sorted(self._sizes[kind])
+        if not recorded and not self.read_only:  # the server may have let go of the set itself, until the next flush
+            return sorted(list(self._sizes[kind]))
         return sorted(recorded)
 
     def num_bytes(self, kind: Kind) -> int:
@@ -167,12 +165,13 @@ class RedisDepot(Depot):
         return sum(map(resting_bytes, recorded.values()))
 
     def flush(self) -> None:
-        """Renews the lease, and by and by every record's expiry. What was put is with the server already."""
+        """Renews the lease, and by and by every record's expiry; a set of numbers that the server has let go of is made
+        again. What was put is with the server already."""
         self._check_open()
         self.check_writable()
         with self._lock:
             self._recover()
-            self._lease.run(RENEW, [], [])
+            self._keep_sets()
             self._renew_some()
 
     def close(self) -> None:
@@ -188,11 +187,10 @@ class RedisDepot(Depot):
         """Recounts against the server. What it evicted leaves the books here; nothing else may be missing."""
         self._check_open()
         with self._lock:
+            if not self.read_only:
+                self._keep_sets()
             for kind in KINDS:
                 found = survey(self._link, self._keys, kind, self._max_records)
-                if not self.read_only and not found.recorded and self._sizes[kind]:
-                    self._restore(kind)  # the set itself is gone; what it named may be there
-                    continue
                 books = found.recorded if self.read_only else self._sizes[kind]
                 for number, num_bytes in found.held.items():
                     if books.get(number) != num_bytes:
@@ -279,6 +277,15 @@ class RedisDepot(Depot):
         for kind in KINDS:
             self._restore(kind)
         self._known_failures = num_failures
+
+    def _keep_sets(self) -> None:
+        """Renews the lease, and makes again a set that the server has let go of while it kept the values."""
+        self._lease.run(RENEW, [], [])
+        keys = {kind: self._keys.records(kind) for kind in KINDS if self._sizes[kind]}
+        are_there = self._link.call(lambda client: [client.exists(key) for key in keys.values()])
+        for kind, is_there in zip(keys, are_there, strict=True):
+            if not is_there:
+                self._restore(kind)
 
     def _restore(self, kind: Kind) -> None:
         """Makes the server's set and the books agree, whichever of the two lost something."""
