@@ -144,7 +144,7 @@ def score(
     by, replies = read_answers(answers_path(to, press, ratio))
     show = AnsweredElsewhere(num_frames=frames, by=json.dumps(by, sort_keys=True), answers=replies)
     results = _run(suite, questions, videos, setting, limit, frames, model, name_of(press, ratio), show, out)
-    reports = _add_to_report(out, suite, {results.method.name: report(results)}, questions, setting, limit)
+    reports = _add_to_report(out, suite, results.method.name, report(results), questions, setting, limit)
     print(table(reports))
 
 
@@ -288,7 +288,8 @@ def _version(name: str) -> str:
 def _add_to_report(
     out: Path,
     suite: str,
-    added: dict[str, dict[str, Any]],
+    name: str,
+    added: dict[str, Any],
     questions: Path | None,
     setting: list[str] | None,
     limit: int | None,
@@ -307,13 +308,15 @@ def _add_to_report(
             f"{path} is of other questions; got {what}, and it has {whole.get('asked')}; take another --out"
         )
     beside = {} if whole["command"] == about["command"] else about
-    whole["methods"] = whole.get("methods", {}) | {name: {**one, **beside} for name, one in added.items()}
+    whole["methods"] = whole.get("methods", {}) | {name: {**added, **beside}}
     write_json(path, whole)
     return whole["methods"]
 
 
 def _settings(given: list[str] | None) -> dict[str, Any]:
-    return {key: json.loads(value) for key, _, value in (one.partition("=") for one in given or [])}
+    from millpond.pipeline.cli_eval import read_setting
+
+    return dict(read_setting(one) for one in given or [])
 
 
 def _run(

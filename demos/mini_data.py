@@ -48,8 +48,8 @@ class Mix:
     wide: the share of worlds that are wide ones.
     window: the share of batches whose frames are read after the recent ones alone.
     drop: the share of clips some of whose tokens are left out.
-    thin: those clips lose at least this share of what says nothing, and of what says the same again. Thin clips cost a
-    third of whole ones, and what happened when can be learned from them as well.
+    thin: those clips lose at least this share of what says nothing, and of what says the same again. They are much
+    shorter, and what happened when can be learned from them as well.
     """
 
     min_frames: int

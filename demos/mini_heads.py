@@ -20,7 +20,7 @@ NUM_CLASSES = (1 + len(COLORS), 1 + len(SHAPES), 11)
 
 
 def split_label(label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A label of `mini_data` to a class of colour, of shape and of digit, 0 meaning nothing."""
+    """A label of `mini_lessons` to a class of colour, of shape and of digit, 0 meaning nothing."""
     flat = label.flatten()
     is_name, is_digit = (flat > 0) & (flat < FIRST_DIGIT), flat >= FIRST_DIGIT
     color = torch.where(is_name, (flat - 1) // len(SHAPES) + 1, 0)

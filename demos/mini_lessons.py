@@ -123,13 +123,12 @@ def recall(
             told["name_ever"][at] = 0
         elif sees_F[first]:
             told["name_ever"][at], told["name_moment"][at] = 1, first
-            if witness.seen_NO[moment, numbers[name]]:
-                place = witness.place_words(moment, numbers[name])
-                told["name_place"][at] = IGNORE if place is None else PLACES.index(place)
+            is_here = witness.seen_NO[moment, numbers[name]]
+            if is_here and (place := witness.place_words(moment, numbers[name])) is not None:
+                told["name_place"][at] = PLACES.index(place)
+            if is_here and knows_all and (motion := witness.motion_words(moment, numbers[name])) is not None:
+                told["name_motion"][at] = MOTIONS.index(motion)
             if knows_all:
-                if witness.seen_NO[moment, numbers[name]]:
-                    motion = witness.motion_words(moment, numbers[name])
-                    told["name_motion"][at] = IGNORE if motion is None else MOTIONS.index(motion)
                 told["name_rank"][at] = listed.index(name)
                 told["name_next"][at] = [*listed, len(NAMES)][listed.index(name) + 1]
                 later = sorted((n, other) for other, n in came.items() if n > first)

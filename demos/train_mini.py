@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -73,10 +74,10 @@ STAGES = (
 
 def see(model, pictures_BFHW3: Tensor, tower_every: int = 1) -> tuple[Tensor, Tensor]:
     """Tower states (N, patches, D) and visual tokens (N, V, D), each frame as a video of its own."""
-    pixels = pictures_BFHW3.flatten(0, 1).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
     if tower_every == 0:
         with torch.no_grad():
             return see(model, pictures_BFHW3)
+    pixels = pictures_BFHW3.flatten(0, 1).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
     if tower_every == 1 or not torch.is_grad_enabled():
         states = tower_states(model, pixels)
     else:
@@ -146,26 +147,23 @@ def evaluate(model, tokenizer, *, num_frames: int, clips: int, blind: bool, seed
 def make_optimizers(model, heads) -> list[torch.optim.Optimizer]:
     """Muon (Jordan 2024) for the matrices of the layers, at AdamW's scale of updates; AdamW for all else. The tower and
     the projector are groups of their own, named "tower"."""
-    hidden: dict[str, list[nn.Parameter]] = {"tower": [], "rest": []}
-    decay: dict[str, list[nn.Parameter]] = {"tower": [], "rest": []}
-    plain: dict[str, list[nn.Parameter]] = {"tower": [], "rest": []}
+    found: dict[tuple[str, str], list[nn.Parameter]] = defaultdict(list)
     for module in (model, heads):
         for name, p in module.named_parameters():
             part = "tower" if "vision_tower" in name or "projector" in name else "rest"
-            kind = hidden if ".layers." in name and p.ndim == 2 else decay if p.ndim >= 2 else plain
-            kind[part].append(p)
-    groups = [
-        {"params": given[part], "weight_decay": share, "name": part}
-        for given, share in ((decay, 0.05), (plain, 0.0))
-        for part in given
-    ]
+            kind = "hidden" if ".layers." in name and p.ndim == 2 else "matrix" if p.ndim >= 2 else "plain"
+            found[kind, part].append(p)
+
+    def groups(*kinds: str) -> list[dict]:
+        return [
+            {"params": parameters, "weight_decay": 0.0 if kind == "plain" else 0.05, "name": part}
+            for (kind, part), parameters in found.items()
+            if kind in kinds
+        ]
+
     return [
-        torch.optim.Muon(
-            [{"params": hidden[part], "name": part} for part in hidden],
-            weight_decay=0.05,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.95)),
+        torch.optim.Muon(groups("hidden"), adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(groups("matrix", "plain"), betas=(0.9, 0.95)),
     ]
 
 

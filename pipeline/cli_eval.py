@@ -52,7 +52,7 @@ def evaluate(
         check_figure(figure)
     chosen = choose(methods)
     settings = settings_of(config, model=model, device=device, dtype=dtype, fps=fps)
-    asking, given = SUITES[suite](), dict(_setting(one) for one in setting or [])
+    asking, given = SUITES[suite](), dict(read_setting(one) for one in setting or [])
     items = asking.items(questions, videos, **given)
     about = {
         **origin(sys.argv, settings.device),
@@ -86,7 +86,7 @@ def evaluate(
         raise typer.Exit(2)
 
 
-def _setting(given: str) -> tuple[str, Any]:
+def read_setting(given: str) -> tuple[str, Any]:
     """NAME=VALUE, where the value is JSON or else a word."""
     name, sign, value = given.partition("=")
     if not sign or not name.strip():

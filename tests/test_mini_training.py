@@ -93,7 +93,7 @@ def test_what_names_recall_agrees_with_the_answers_of_the_world(seed: int, num_f
     names, told = _lessons(witness, moment, listed)
     assert ", ".join(names) == listed.answer
     assert told["name_rank"] == list(range(len(names)))
-    assert [*told["name_next"], None] == [*(NAMES.index(name) for name in names[1:]), len(NAMES), None]
+    assert told["name_next"] == [*(NAMES.index(name) for name in names[1:]), len(NAMES)]
     assert told["name_ever"] == [1] * len(names)
     assert facts["rank"][moment] == len(names)
     assert facts["count"][moment] == facts["now"][moment].clip(0).sum() or (facts["now"][moment] < 0).any()
@@ -146,3 +146,14 @@ def test_what_is_dropped_says_nothing_new(seed: int, thin: float) -> None:
     assert kept_FV[:, :-1][coarse_FC != before_FC].all(), "what changed is kept"
     assert kept_FV[:, -1].all() and kept_FV[-1].all(), "so are ends of frames, and the newest frame"
     assert not thin or (~kept_FV).sum() > 0.5 * (coarse_FC[:-2] == before_FC[:-2]).sum()
+
+
+def test_a_tower_that_is_to_learn_from_no_frame_gets_no_gradient() -> None:
+    from mini_model import make_model
+    from train_mini import see
+
+    model, pictures = make_model(tokenizer()), torch.zeros(1, 4, 96, 96, 3, dtype=torch.uint8)
+    for tower_every, learns in ((0, False), (1, True), (2, True)):
+        states, visual = see(model, pictures, tower_every)
+        assert states.requires_grad == visual.requires_grad == learns
+        assert visual.shape == (4, 37, 192)
