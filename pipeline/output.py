@@ -6,11 +6,11 @@ import json
 import sys
 import threading
 from dataclasses import asdict
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ..memory.event_log import Line
 from .answer import Answer, Narration
+from .bars import TerminalBars
 from .history import Kept
 
 
@@ -64,7 +64,7 @@ def narration_text(narration: Narration, name: str = "") -> str:
     return f"[{name}{clock(span.start_s)} - {clock(span.end_s)}] {narration.text}"
 
 
-class Printer:
+class Printer(TerminalBars):
     """Prints results as they come, and a progress bar on stderr where that is a terminal.
 
     The bar is taken off for each result, so that results read the same whether or not both go to one terminal.
@@ -72,38 +72,13 @@ class Printer:
 
     def __init__(self, *, as_json: bool, duration_s: float | None, label: str) -> None:
         self._as_json = as_json
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-            from rich.progress import Progress as Bar
-
-            self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[at]}"),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._task = self._bar.add_task(label, total=duration_s, at="")
-
-    def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        super().__init__()
+        if self._bars is not None:
+            self._task = self._bars.add_task(label, total=duration_s, at="")
 
     def progress(self, pts_s: float) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=pts_s, at=clock(pts_s))
+        if self._bars is not None:
+            self._bars.update(self._task, completed=pts_s, at=clock(pts_s))
 
     def narration(self, narration: Narration) -> None:
         self.result(narration_record(narration), narration_text(narration))
@@ -130,11 +105,11 @@ class Printer:
 
     def result(self, record: dict[str, Any], text: str) -> None:
         """One result, in whichever form was asked for."""
-        if self._bar is not None:
-            self._bar.stop()
+        if self._bars is not None:
+            self._bars.stop()
         print(json.dumps(record, ensure_ascii=False) if self._as_json else text, flush=True)
-        if self._bar is not None:
-            self._bar.start()
+        if self._bars is not None:
+            self._bars.start()
 
 
 class StreamPrinter:
