@@ -15,6 +15,8 @@ from millpond.stream.world import COLORS, SHAPES
 
 FACTS = {"now": 4.0, "came": 12.0, "ever": 4.0, "left": 12.0}
 """What a frame is asked, and how much more a yes weighs: most names are not there, and things come and go seldom."""
+SINCE_WEIGHT = 4.0
+"""The same, of what came and left since a time."""
 NUM_CLASSES = (1 + len(COLORS), 1 + len(SHAPES), 11)
 """Of a patch: nothing or a colour, nothing or a shape, nothing or a digit."""
 
@@ -67,7 +69,7 @@ class Telling(nn.Module):
     """What is true of a frame, its time and what its ticker says, from the token that ends it; whether what a cell
     shows is new, from that cell's; and of each object that a question or an answer names, from the token that ends its
     name: when it came, that frame's time and ticker, how many came before it, what came and stands next, where it is
-    and how it moves.
+    and how it moves; and of each time that a question gives, what came and left after it.
 
     Without the last, a question's tokens find the frame that they are about only by luck: one answer in hundreds of
     tokens is too faint a hint of where to look.
@@ -95,6 +97,7 @@ class Telling(nn.Module):
         self.name_next = nn.Linear(text_dim, len(NAMES) + 1)
         self.name_place = nn.Linear(text_dim, len(PLACES))
         self.name_motion = nn.Linear(text_dim, len(MOTIONS))
+        self.since = nn.Linear(text_dim, 2 * len(NAMES))
 
     def forward(self, layers_BSD: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Tensor:
         return self._frames(layers_BSD, batch) + self._names(layers_BSD[self.name_layer], batch)
@@ -104,7 +107,8 @@ class Telling(nn.Module):
         clips = torch.arange(len(frames))[:, None].expand_as(frames)
         ends = cells == batch["coarse"].shape[-1]
         early_TD, later_TD = layers_BSD[self.frame_layer][ends], layers_BSD[self.rank_layer][ends]
-        logits_TX = torch.cat([self.facts(early_TD), self.left(later_TD)], dim=-1).float()
+        left_TK = self.left(layers_BSD[self.name_layer][ends])
+        logits_TX = torch.cat([self.facts(early_TD), left_TK], dim=-1).float()
         truth_TFK = torch.stack([batch[key][clips[ends], frames[ends]] for key in FACTS], dim=1)
         known = truth_TFK != IGNORE
         weight = torch.where(truth_TFK > 0, torch.tensor(tuple(FACTS.values()))[:, None], 1.0)[known]
@@ -138,7 +142,18 @@ class Telling(nn.Module):
             + 0.5 * _loss(self.name_next(states_TD), batch["name_next"][names])
             + 0.3 * _loss(self.name_place(states_TD), batch["name_place"][names])
             + 0.5 * _loss(self.name_motion(states_TD), batch["name_motion"][names])
+            + self._since(states_BSD, batch)
         )
+
+    def _since(self, states_BSD: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        known = batch["since_came"] != IGNORE
+        if not known.any():
+            return torch.zeros(())
+        bits_T2 = torch.stack([batch["since_came"][known], batch["since_left"][known]], dim=-1)
+        truth_T2K = (bits_T2[..., None] >> torch.arange(len(NAMES))) & 1
+        logits_T2K = self.since(states_BSD[known]).float().view_as(truth_T2K)
+        weight = torch.where(truth_T2K > 0, SINCE_WEIGHT, 1.0)
+        return 3 * F.binary_cross_entropy_with_logits(logits_T2K, truth_T2K.float(), weight)
 
 
 def _sign_loss(logits_TX: Tensor, signs_TN: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -23,7 +24,10 @@ TIME_SIGNS, NO_SIGN = 7, 11
 """Of a time as it is written, from the left, as an answer is written too: digits, a point, then nothing."""
 SINCE = -2
 """Stands where a question gives a time, as the number of a name stands where it names something."""
-RECALL = ("name_ever", "name_moment", "name_rank", "name_then", "name_next", "name_place", "name_motion")
+RECALL = (
+    *("name_ever", "name_moment", "name_rank", "name_then", "name_next", "name_place", "name_motion"),
+    *("since_came", "since_left"),
+)
 MOST_RANK = 20
 PLACES = ("left", "right", "top", "bottom", "center")
 MOTIONS = ("left", "right", "up", "down", "still")
@@ -103,7 +107,8 @@ def recall(
     name_ever: whether it was there; name_moment: when first; name_rank: how many stand before it in a list of all;
     name_then: what came later, the soonest; name_next: what follows in the list; a number of NAMES or len(NAMES) for
     nothing; name_place, name_motion: where it is and which way it moves, of PLACES and MOTIONS. Of a time that a
-    question gives: name_rank alone, how many had come by then.
+    question gives: name_rank, how many had come by then; name_next, what came after it; and since_came and since_left,
+    all that came and left after it, a bit for each of NAMES.
     sees_F: which frames the question sees; is_whole: whether those were read after all that came before them.
     """
     told = {key: [IGNORE] * len(named) for key in RECALL}
@@ -118,7 +123,11 @@ def recall(
         if name == SINCE:
             if asked.kind == "new" and knows_all:
                 since = int(np.abs(witness.times_s + witness.offset_s - asked.used.start_s).argmin())
-                told["name_rank"][at] = len(witness.first_seen(since))
+                rank = told["name_rank"][at] = len(witness.first_seen(since))
+                told["name_next"][at] = [*listed, len(NAMES)][rank]
+                happened = witness.happened(since, moment)
+                for key, verb in (("since_came", "appears"), ("since_left", "leaves")):
+                    told[key][at] = _bits(witness.world.things[o].name for _, o, v in happened if v == verb)
         elif first is None:
             told["name_ever"][at] = 0
         elif sees_F[first]:
@@ -137,3 +146,7 @@ def recall(
                 elif len(later) == 1 or later[0][0] < later[1][0]:
                     told["name_then"][at] = later[0][1]
     return told
+
+
+def _bits(names: Iterable[str]) -> int:
+    return sum(1 << NAMES.index(name) for name in names)

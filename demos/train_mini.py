@@ -66,9 +66,9 @@ STAGES = (
     Stage("one-frame", 400, Mix(1, 1, 48, 12), 1.5e-3, 1.0, 0.5, 0.5, tower_every=2, tower_rate=0.3),
     Stage("few-frames", 400, Mix(1, 6, 16, 20, drop=0.8, thin=0.9), 1.5e-3, 1.0, 0.0, 1.0, tower_every=0),
     Stage("thin", 800, Mix(3, 24, 8, 32, drop=1.0, thin=0.9), 1.2e-3, 1.0, 0.0, 1.0, tower_every=0),
-    Stage("many-frames", 1400, Mix(1, 16, 8, 32, window=0.15, drop=0.5), 1.2e-3, 1.0, 0.0, 0.7, tower_every=0),
-    Stage("long", 300, Mix(8, 64, 2, 48, window=0.3, drop=0.6), 1e-3, 1.0, 0.0, 0.5, tower_every=0),
-    Stage("cool-down", 1500, Mix(1, 40, 3, 40, window=0.2, drop=0.5), 1e-3, 1.0, 0.3, 0.3, 8, 0.3, True, 1),
+    Stage("many-frames", 2200, Mix(1, 16, 8, 32, window=0.15, drop=0.5), 1.2e-3, 1.0, 0.0, 0.7, tower_every=0),
+    Stage("long", 500, Mix(8, 64, 2, 48, window=0.3, drop=0.6), 1e-3, 1.0, 0.0, 0.5, tower_every=0),
+    Stage("cool-down", 1500, Mix(1, 64, 2, 48, window=0.2, drop=0.5), 1e-3, 1.0, 0.3, 0.3, 8, 0.3, True, 1),
 )
 
 

@@ -171,6 +171,11 @@ class Witness:
 
     def news(self, after: int, moment: int) -> str:
         """What came and went after one moment, up to and including another; "nothing" if nothing did."""
+        happened = self.happened(after, moment)
+        return ", ".join(f"{self.world.things[o].name} {verb}" for _, o, verb in happened) or NOTHING
+
+    def happened(self, after: int, moment: int) -> list[tuple[int, int, str]]:
+        """The moment, the object, and "appears" or "leaves", in order of time; what came back has not left."""
         came = self.first_seen(moment)
         lines = [(n, o, "appears") for o, n in came.items() if n > after]
         for o in came:
@@ -178,8 +183,7 @@ class Witness:
             gone = len(seen) - int(seen[::-1].argmax())
             if gone <= moment and gone > after:
                 lines.append((gone, o, "leaves"))
-        order = sorted(lines, key=lambda line: (line[0], self._rank(line[1]), line[2]))
-        return ", ".join(f"{self.world.things[o].name} {verb}" for _, o, verb in order) or NOTHING
+        return sorted(lines, key=lambda line: (line[0], self._rank(line[1]), line[2]))
 
     def _rank(self, number: int) -> tuple[int, int]:
         thing = self.world.things[number]

@@ -118,6 +118,28 @@ def test_what_comes_next_agrees_with_the_question_for_it(seed: int) -> None:
     assert told["name_then"] == [[*NAMES, "nothing"].index(asked.answer), IGNORE]
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), num_frames=st.integers(2, 24))
+def test_what_came_and_left_since_agrees_with_the_question_for_it(seed: int, num_frames: int) -> None:
+    from mini_data import Words
+    from mini_lessons import IGNORE, NAMES, SINCE, recall
+
+    witness = Witness(make_wide_world(seed, duration_s=float(num_frames)), np.arange(float(num_frames)))
+    asked = witness.ask("new", num_frames - 1, np.random.default_rng(seed))
+    if asked is None:
+        return
+    words = Words(tokenizer())
+    named = words.named(words.question(asked)[0])
+    told = recall(witness, asked, num_frames - 1, named, np.ones(num_frames, dtype=bool), is_whole=True)
+    at = named.index(SINCE)
+    verbs = {"since_came": "appears", "since_left": "leaves"}
+    said = {f"{name} {verbs[key]}" for key in verbs for bit, name in enumerate(NAMES) if told[key][at] >> bit & 1}
+    assert said == set(asked.answer.split(", ")) - {"nothing"}
+    came = [name for name in asked.answer.split(", ") if name.endswith("appears")]
+    assert [*NAMES, "nothing"][told["name_next"][at]] == (came[0].removesuffix(" appears") if came else "nothing")
+    assert [told["since_came"][other] for other in range(len(named)) if other != at] == [IGNORE] * (len(named) - 1)
+
+
 def test_what_a_question_cannot_know_is_no_lesson() -> None:
     from mini_lessons import IGNORE, NAMES, recall
 
