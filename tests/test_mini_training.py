@@ -175,7 +175,7 @@ def test_a_tower_that_is_to_learn_from_no_frame_gets_no_gradient() -> None:
     from train_mini import see
 
     model, pictures = make_model(tokenizer()), torch.zeros(1, 4, 96, 96, 3, dtype=torch.uint8)
-    for tower_every, learns in ((0, False), (1, True), (2, True)):
+    for tower_every, learns in ((0, False), (1, True), (2, True), (9, True)):
         states, visual = see(model, pictures, tower_every)
         assert states.requires_grad == visual.requires_grad == learns
         assert visual.shape == (4, 37, 192)
