@@ -13,7 +13,7 @@ from torch import Tensor
 from ..stream import Span
 from ..stream.jpeg import check_picture
 from .events import Event, EventCutter, unit
-from .keyframe import Head, Keyframe, decode_head, decode_pixels
+from .keyframe import Head, Keyframe, decode_head, decode_pixels, picture_bytes
 from .owned import owned
 from .picture_index import Found, PictureIndex
 from .shelf import GoneEvent, Shelf, Store
@@ -188,6 +188,15 @@ class Archive:
             return None
         vector_D = self._shelf.index.vector(number)
         return Keyframe(number, found.span, found.event, pixels.picture_HW3, vector_D, pixels.extra)
+
+    def jpeg(self, number: int) -> bytes | None:
+        """The keyframe's picture as it is kept; None where it is not here (any more), or damaged."""
+        data = self._store.get("picture", 2 * number + 1) if self._shelf and number in self._shelf.index else None
+        try:
+            return None if data is None else picture_bytes(data, number)
+        except ValueError as error:
+            _log.warning("picture %d cannot be used: %s", number, error)
+            return None
 
     def restore(self, num_channels: int | None = None) -> Restored:
         """Takes in what the store holds and this archive does not know yet; to be called again where others write.

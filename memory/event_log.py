@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,7 @@ class Line(NamedTuple):
 
 
 class EventLog:
-    """Lines of text with their spans, in SQLite with full-text search. Not thread-safe: one owner at a time.
+    """Lines of text with their spans, in SQLite with full-text search. Any thread may call it; one at a time does.
 
         lines waiting in RAM -> the file (a commit every so many lines, and on flush) -> traces
 
@@ -79,6 +80,7 @@ class EventLog:
         self._clock = clock
         self._max_chars = min(_MAX_CHARS, budget_bytes // 256)
         self._chars_per_commit = min(_CHARS_PER_COMMIT, budget_bytes // 128)
+        self._lock = threading.RLock()
         self._waiting: list[Row] = []
         self._waiting_chars = 0
         self._wait_s, self._retry_at_s = 0.0, 0.0
@@ -111,7 +113,8 @@ class EventLog:
     @property
     def num_bytes(self) -> int:
         """Bytes of its files, the write-ahead log and its index included; of a log in RAM, of its pages."""
-        return self._table.num_bytes
+        with self._lock:
+            return self._table.num_bytes
 
     def add(self, span: Span, text: str, kind: str = "narration") -> int:
         """Adds a line and gives its number. A long text is cut; the newest lines may be in RAM until `flush`."""
@@ -119,12 +122,13 @@ class EventLog:
         if kind == TRACE or not 1 <= len(kind) <= 40:
             raise ValueError(f"a line's kind is a short word other than {TRACE!r}; got {kind[:60]!r}")
         text = clean(text, self._max_chars)
-        row = Row(self._next, float(span.start_s), float(span.end_s), clean(kind, 40), text, 0)
-        self._next += 1
-        self._waiting.append(row)
-        self._waiting_chars += len(text)
-        if len(self._waiting) >= self._lines_per_commit or self._waiting_chars >= self._chars_per_commit:
-            self._write()
+        with self._lock:
+            row = Row(self._next, float(span.start_s), float(span.end_s), clean(kind, 40), text, 0)
+            self._next += 1
+            self._waiting.append(row)
+            self._waiting_chars += len(text)
+            if len(self._waiting) >= self._lines_per_commit or self._waiting_chars >= self._chars_per_commit:
+                self._write()
         return row.number
 
     def search(self, words: str, num_lines: int, span: Span | None = None) -> list[Line]:
@@ -155,27 +159,39 @@ class EventLog:
         )
         return found[::-1]
 
+    def after(self, number: int, num_lines: int = 1000) -> list[Line]:
+        """The first lines whose number is larger, in order of number."""
+        return self._ask(
+            "SELECT number, start_s, end_s, kind, text, 0.0 FROM lines WHERE number > :after "
+            "ORDER BY number LIMIT :num_lines",
+            num_lines,
+            {"after": min(max(number, -1), 2**62)},
+        )
+
     def flush(self) -> None:
         """Commits all lines that wait, unless the disk is down."""
-        self._check_open()
-        self._write()
+        with self._lock:
+            self._check_open()
+            self._write()
 
     def close(self) -> None:
         """Commits and closes; may be called again."""
-        if self._is_closed:
-            return
-        self._write()
-        self._is_closed = True
-        if self._waiting:
-            self._num_lost += len(self._waiting)
-            _log.warning("the log %s closes without its last %d lines", self._path, len(self._waiting))
-        self._table.close()
+        with self._lock:
+            if self._is_closed:
+                return
+            self._write()
+            self._is_closed = True
+            if self._waiting:
+                self._num_lost += len(self._waiting)
+                _log.warning("the log %s closes without its last %d lines", self._path, len(self._waiting))
+            self._table.close()
 
     def check(self) -> None:
         """Recounts from scratch; RuntimeError where the file is damaged, too large, or the books do not balance."""
-        self._check_open()
-        self._table.check()
-        counted = sum(len(row.text) for row in self._waiting)
+        with self._lock:
+            self._check_open()
+            self._table.check()
+            counted = sum(len(row.text) for row in self._waiting)
         if counted != self._waiting_chars:
             raise RuntimeError(f"the log's books say {self._waiting_chars} letters wait; {counted} do")
 
@@ -184,11 +200,13 @@ class EventLog:
 
     def _ask(self, question: str, num_lines: int, values: dict[str, object]) -> list[Line]:
         """Lines from the file; from a new one where it is found damaged."""
-        self._check_open()
         if num_lines < 0:
             raise ValueError(f"num_lines must not be negative; got {num_lines}")
-        if num_lines == 0:
-            return []
+        with self._lock:
+            self._check_open()
+            return self._read(question, num_lines, values) if num_lines else []
+
+    def _read(self, question: str, num_lines: int, values: dict[str, object]) -> list[Line]:
         self._write()
         for _ in range(2):
             try:

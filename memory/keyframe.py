@@ -101,11 +101,23 @@ def encode_pixels(number: int, picture_HW3: np.ndarray, quality: int, extra: Map
 
 def decode_pixels(data: bytes, number: int, max_pixels: int) -> Pixels:
     """What `encode_pixels` was given; ValueError for anything else."""
-    meta, tensors = unpack_tensors(data)
-    jpeg = tensors.pop("jpeg", None)
-    if meta != {"record": "pixels", "number": number} or jpeg is None or jpeg.dtype != torch.uint8:
-        raise WireError(f"this is not picture {number}; got {str(meta)[:200]}")
+    jpeg, tensors = _unpack_pixels(data, number)
     if not all(name.startswith(_EXTRA) for name in tensors):
         raise WireError(f"a picture has a JPEG and extras; got {list(tensors)[:20]}")
     extra = {name.removeprefix(_EXTRA): tensor for name, tensor in tensors.items()}
     return Pixels(decode_jpeg(memoryview(jpeg.reshape(-1).numpy()), max_pixels), extra)
+
+
+def picture_bytes(data: bytes, number: int) -> bytes:
+    """The JPEG alone, as it was written; WireError for anything but what `encode_pixels` makes."""
+    jpeg, _ = _unpack_pixels(data, number)
+    return jpeg.reshape(-1).numpy().tobytes()
+
+
+def _unpack_pixels(data: bytes, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """The JPEG, and all besides."""
+    meta, tensors = unpack_tensors(data)
+    jpeg = tensors.pop("jpeg", None)
+    if meta != {"record": "pixels", "number": number} or jpeg is None or jpeg.dtype != torch.uint8:
+        raise WireError(f"this is not picture {number}; got {str(meta)[:200]}")
+    return jpeg, tensors

@@ -57,6 +57,9 @@ class NoArchive(Archive):
     def get(self, number: int) -> Keyframe | None:
         return None
 
+    def jpeg(self, number: int) -> bytes | None:
+        return None
+
     def restore(self, num_channels: int | None = None) -> Restored:
         return Restored(0, 0)
 

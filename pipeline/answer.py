@@ -30,6 +30,7 @@ class Answer:
     seen_until_s: time of the newest frame that had been seen.
     used: the stretches of stream time that were read to answer, in order, apart from one another.
     token_ids: the answer's tokens, the one that ended it not among them.
+    num_prompt_tokens: what they were decoded after: pictures, words and the question; 0 where nobody counted.
     """
 
     question: str
@@ -39,6 +40,7 @@ class Answer:
     used: tuple[Span, ...]
     timing: Timing
     token_ids: tuple[int, ...]
+    num_prompt_tokens: int = 0
 
     @property
     def num_tokens(self) -> int:

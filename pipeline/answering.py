@@ -66,6 +66,11 @@ class Answering:
         """How many answers are being decoded."""
         return len(self._going)
 
+    @property
+    def keys(self) -> list[Hashable]:
+        """Of the questions that are being decoded."""
+        return [asking.key for asking, _ in self._going.values()]
+
     def is_busy(self, session: Session) -> bool:
         """Whether a question of it is not answered yet."""
         return session in self._waiting
@@ -115,6 +120,15 @@ class Answering:
                 given_up += self._waiting.pop(session)
                 session.drop_tail()
         return [Answered(asking.key, None, error) for asking in given_up]
+
+    def give_up(self, key: Hashable, error: Exception) -> list[Answered]:
+        """Gives up one question that is being decoded, with this as the reason; none where there is no such."""
+        for number, (asking, _) in tuple(self._going.items()):
+            if asking.key is key:
+                self._decoding.drop(number)
+                del self._going[number]
+                return [Answered(key, None, error), *self._advance(asking.session)]
+        return []
 
     def _advance(self, session: Session) -> list[Answered]:
         """Begins the session's next question; returns those on the way to it that cannot be answered."""

@@ -33,6 +33,7 @@ BENCHES: Table[Bench] = Table(
     "benchmark",
     __package__ or "",
     {
+        "alerts": "bench_alerts:AlertsBench",
         "compress": "bench_compress:CompressBench",
         "core": "bench_core:CoreBench",
         "encode": "bench_encode:EncodeBench",
@@ -41,6 +42,7 @@ BENCHES: Table[Bench] = Table(
         "profile": "bench_profile:ProfileBench",
         "real": "bench_real:RealBench",
         "reuse": "bench_reuse:ReuseBench",
+        "serve": "bench_serve:ServeBench",
         "streaming": "bench_streaming:StreamingBench",
         "streams": "bench_streams:StreamsBench",
     },

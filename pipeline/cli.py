@@ -17,8 +17,10 @@ from ..stream import SOURCES, SourceLost
 from .answer import Answer, Narration
 from .bench import BENCHES
 from .cli_batch import batch
+from .cli_doctor import doctor
 from .cli_eval import evaluate
 from .cli_page import page
+from .cli_serve import serve
 from .config import EngineConfig
 from .opening import opened, reopened, up_to
 from .options import (
@@ -271,6 +273,8 @@ def watch_many(
 app.command()(batch)
 app.command("eval")(evaluate)
 app.command()(page)
+app.command()(serve)
+app.command()(doctor)
 
 
 @app.command()

@@ -216,7 +216,7 @@ class EngineConfig:
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> EngineConfig:
         """From nested mappings, as a TOML file gives them; ValueError for what does not belong."""
-        built: EngineConfig = _build(cls, given, "")
+        built: EngineConfig = build_settings(cls, given, "")
         return built
 
     @classmethod
@@ -245,7 +245,7 @@ _ROWS: dict[str, tuple[Table[Any], type[Any]]] = {
 }
 
 
-def _build(kind: type[Any], given: Any, where: str) -> Any:
+def build_settings(kind: type[Any], given: Any, where: str) -> Any:
     """A settings class from what a file says, its parts that are such classes too."""
     if not isinstance(given, Mapping):
         raise ValueError(f"[{where}] must be a table of settings; got {given!r}")
@@ -262,7 +262,7 @@ def _build(kind: type[Any], given: Any, where: str) -> Any:
             value = _build_row(_ROWS[path][0], value, path)
         part = next((one for one in kinds if is_dataclass(one)), None)
         if part is not None and str not in kinds and not isinstance(value, kinds):
-            value = _build(part, value, path)
+            value = build_settings(part, value, path)
         _check_type(kinds, names[key], key, value, place)
         built[key] = value
     missing = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in given]
@@ -277,7 +277,7 @@ def _build_row(table: Table[Any], given: Mapping[str, Any], where: str) -> Any:
     name = rest.pop("name", None)
     if not isinstance(name, str):
         raise ValueError(f"[{where}] needs a name; got {name!r}; there are: {', '.join(sorted(table))}")
-    return _build(table[name], rest, where)
+    return build_settings(table[name], rest, where)
 
 
 def _kinds(hint: Any) -> tuple[type[Any], ...]:

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..memory.depot_keeper import DepotKeeper, read_blocks
 from ..memory.depots import DepotError, DepotStats, open_depot
 from ..memory.depots.directory import DirectoryDepot
 from ..memory.depots.writer import DepotWriter
-from ..memory.event_log import EventLog
+from ..memory.event_log import EventLog, Line
 from ..memory.keeper import NoKeeper
 from ..memory.log_reader import LogReader
 from ..memory.no_archive import NoArchive
@@ -73,6 +73,7 @@ class History:
 
     notices: sentences on what was found damaged, or is not used; each is also logged once.
     is_behind: where another process writes: whether what came last could not be read, and is not known here.
+    on_line: called with every line that is noted, from the session's thread.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class History:
         self.is_closed = False
         self.notices: tuple[str, ...] = ()
         self.is_behind = False
+        self.on_line: Callable[[Line], None] = _nobody
         self._model_name, self._fingerprint = model_name, fingerprint
         self._where = "RAM" if at is None else redact(str(at))
         self._depot = open_depot(at, session=stream_id, read_only=read_only, segment_bytes=self._segment_bytes)
@@ -166,6 +168,14 @@ class History:
             "T3": self.log.num_bytes,
         }
 
+    def budget_by_tier(self) -> dict[str, int]:
+        """What every tier may hold; the recent window is capped by its frames."""
+        return {
+            "T1": self.memory.config.budget_bytes,
+            "T2": self._archive_bytes,
+            "T3": self.config.log_bytes,
+        }
+
     def see(self, frame: Frame, tokens: FrameTokens) -> None:
         """Takes note of a block's last frame and of what the model saw in it: a keyframe, perhaps."""
         if self._writer is not None:
@@ -177,7 +187,8 @@ class History:
         """Writes a line of the log."""
         if self.read_only:
             return
-        self.log.add(span, text, kind)
+        number = self.log.add(span, text, kind)
+        self.on_line(Line(number, span, kind, text))
         if self._writer is not None and self._lines_travel:
             record = json.dumps({"start_s": span.start_s, "end_s": span.end_s, "kind": kind, "text": text}).encode()
             self._last_line += 1
@@ -373,6 +384,10 @@ class History:
         if sentence not in self.notices:
             self.notices = (*self.notices, sentence)[-_MAX_NOTICES:]
             _log.warning("%s", sentence)
+
+
+def _nobody(line: Line) -> None:
+    """Who hears of lines where nobody asked to."""
 
 
 def _are_times(state: Mapping[str, Any]) -> bool:

@@ -12,12 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from ..memory.event_log import Line
 from .answer import Answer
 from .answering import Answered, Answering, Asking
 from .engine import Engine
 from .feeds import Feed
 from .hub_events import Ended, HubEvent, HubStopped, Narrated
-from .hub_stream import HubStream, StreamStats, Waiting
+from .hub_stream import HubStream, StreamSight, StreamStats, Waiting
 from .question import Question
 from .session import Session
 from .turns import next_turn
@@ -72,6 +73,7 @@ class Hub:
         self._num_failures = 0
         self._num_since_frames = 0
         self._counted_at_s = 0.0
+        self._turned_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="millpond hub", daemon=True)
 
     # What anybody may call.
@@ -81,13 +83,20 @@ class Hub:
         return self
 
     def add(
-        self, feed: Feed, *, question: str | None = None, narrate: bool = True, at: str | Path | None = None
+        self,
+        feed: Feed,
+        *,
+        question: str | None = None,
+        narrate: bool = True,
+        at: str | Path | None = None,
+        on_line: Callable[[Line], None] | None = None,
     ) -> Future[None]:
         """Opens a session for the feed's stream and begins to take its frames.
 
         question: what it is watched for. at: where the session outlives the process.
+        on_line: called with every line of its log from the hub's thread, so it must be short.
         """
-        return self._call(lambda: self._add(feed, question, narrate, at))
+        return self._call(lambda: self._add(feed, question, narrate, at, on_line))
 
     def remove(self, stream_id: str) -> Future[None]:
         """Ends a stream: its feed is closed, its session flushed and closed, its questions fail."""
@@ -101,12 +110,31 @@ class Hub:
         on_text: called from the hub's thread with the text so far.
         """
         waiting = Waiting(question, Future(), on_text)
-        self._call(lambda: self._ask(stream_id, waiting)).add_done_callback(lambda call: _pass_on(call, waiting))
+        self._call(lambda: self._ask(stream_id, waiting)).add_done_callback(waiting.refuse_where_failed)
         return waiting.future
+
+    def give_up(self, asked: Future[Answer], reason: Exception) -> None:
+        """Stops answering what `ask` gave this future for: whoever asked has gone."""
+        if not asked.cancel():
+            self._call(lambda: self._give_up(asked, reason))
+
+    def look(self, stream_id: str, what: Callable[[Session], T]) -> Future[T]:
+        """What a function makes of a stream's session, between two turns; it must be short, and change nothing."""
+        return self._call(lambda: what(self._known(stream_id).session))
 
     def stats(self) -> dict[str, StreamStats]:
         """How all streams are doing."""
         return {stream_id: stream.stats() for stream_id, stream in self._streams.copy().items()}
+
+    def sight(self, stream_id: str) -> StreamSight | None:
+        """A stream's newest frame and what was made of it; None where there is no such stream."""
+        stream = self._streams.get(stream_id)
+        return None if stream is None else stream.sight()
+
+    @property
+    def turn_age_s(self) -> float | None:
+        """Seconds since its thread last came round; None where that does not run."""
+        return time.monotonic() - self._turned_s if self._thread.is_alive() else None
 
     def wait_until_ended(self, timeout_s: float | None = None) -> bool:
         """Waits until all feeds ended, all they gave is read, and all that was asked is answered; whether that came.
@@ -140,6 +168,7 @@ class Hub:
     def _run(self) -> None:
         reason: Exception = HubStopped("the hub was closed before this was answered; ask again when it runs")
         while not self._is_closing:
+            self._turned_s = time.monotonic()
             try:
                 is_idle = not self._turn()
                 self._num_failures = 0
@@ -207,7 +236,7 @@ class Hub:
                 continue  # whoever asked has gone
             stream.num_since_frame += 1
             askings.append(
-                Asking(waiting, stream.session, waiting.question, _shielded(waiting.on_text), waiting.asked_s)
+                Asking(waiting, stream.session, waiting.question, waiting.shielded_on_text(), waiting.asked_s)
             )
         for stream_id in narrations:
             stream = self._streams[stream_id]
@@ -266,7 +295,7 @@ class Hub:
         if time.monotonic() - self._counted_at_s >= _COUNT_EVERY_S:
             self._counted_at_s = time.monotonic()
             for stream in self._streams.values():
-                stream.num_bytes = stream.session.num_bytes
+                stream.count()
 
     def _tell(self, event: HubEvent) -> None:
         if self._on_event is not None:
@@ -317,13 +346,23 @@ class Hub:
         run()
         return future
 
-    def _add(self, feed: Feed, question: str | None, narrate: bool, at: str | Path | None) -> None:
+    def _add(
+        self,
+        feed: Feed,
+        question: str | None,
+        narrate: bool,
+        at: str | Path | None,
+        on_line: Callable[[Line], None] | None,
+    ) -> None:
         try:
             session = self._engine.session(feed.stream_id, question=question, at=at)
         except BaseException:
             feed.close()
             raise
-        self._streams[feed.stream_id] = HubStream(feed, session, narrate)
+        if on_line is not None:
+            session.history.on_line = on_line
+        stream = self._streams[feed.stream_id] = HubStream(feed, session, narrate)
+        stream.count()
         feed.on_news(self._news.set)
 
     def _remove(self, stream_id: str, reason: Exception | None = None) -> None:
@@ -340,32 +379,13 @@ class Hub:
     def _ask(self, stream_id: str, waiting: Waiting) -> None:
         self._known(stream_id).questions.append(waiting)
 
+    def _give_up(self, asked: Future[Answer], reason: Exception) -> None:
+        going = [key for key in self._answering.keys if isinstance(key, Waiting) and key.future is asked]
+        for key in going:
+            self._finish(self._answering.give_up(key, reason))
+
     def _known(self, stream_id: str) -> HubStream:
         if stream_id not in self._streams:
             there_are = ", ".join(self._streams) or "none"
             raise ValueError(f"there is no stream {stream_id!r}; there are: {there_are}")
         return self._streams[stream_id]
-
-
-def _shielded(on_text: Callable[[str], None] | None) -> Callable[[str], None] | None:
-    """Calls it as long as it does not fail: whoever reads an answer along must not stop the others."""
-    if on_text is None:
-        return None
-    listening = [on_text]
-
-    def relay(text: str) -> None:
-        try:
-            for listener in listening:
-                listener(text)
-        except Exception:  # noqa: BLE001 - nor the others'
-            listening.clear()
-            _log.exception("whoever reads an answer along failed, and reads no more of it")
-
-    return relay
-
-
-def _pass_on(call: Future[None], waiting: Waiting) -> None:
-    """A question that could not even be asked."""
-    error = call.exception()
-    if isinstance(error, Exception):
-        waiting.refuse(error)

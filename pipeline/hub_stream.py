@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from ..stream import redact
+from ..encoders.reuse.base import Computed
+from ..stream import Frame, redact
 from .answer import Answer
 from .feeds import Feed
-from .question import Question
+from .intake import KeptTokens
+from .question import NothingSeen, Question
 from .session import Session
 from .turns import Load
+
+_log = logging.getLogger(__name__)
 
 # A question to a stream that has shown nothing yet waits this long for a first frame.
 FIRST_FRAME_S = 10.0
@@ -26,7 +32,10 @@ class StreamStats:
 
     num_overtaken: frames that were due and were overtaken by newer ones, because the model was slower.
     age_s: of the newest processed frame, since its capture, or its arrival where nobody told; None before the first.
-    num_bytes: what the session holds.
+    num_bytes: what the session holds. bytes_by_tier: T0 to T3, wherever they are; both as they were a second ago.
+    seen_until_s: stream time of the newest frame.
+    change_share: share of the picture that changed from the frame before to the newest, 0 to 1.
+    recomputed_share: share of all patches so far that went through the vision tower.
     """
 
     stream_id: str
@@ -35,6 +44,22 @@ class StreamStats:
     num_overtaken: int
     age_s: float | None
     num_bytes: int
+    bytes_by_tier: dict[str, int] = field(default_factory=dict)
+    seen_until_s: float | None = None
+    change_share: float = 0.0
+    recomputed_share: float = 1.0
+
+
+class StreamSight(NamedTuple):
+    """A stream's newest frame, in its session's time, and what was made of the newest ones. Made by a hub.
+
+    computed: of the newest block that was encoded. kept: of the newest whose tokens were chosen.
+    """
+
+    newest: Frame | None
+    computed: Computed | None
+    kept: KeptTokens | None
+    change_share: float
 
 
 @dataclass(eq=False, slots=True)
@@ -50,6 +75,28 @@ class Waiting:
         """Ends it without an answer."""
         if self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
+
+    def refuse_where_failed(self, call: Future[None]) -> None:
+        """Ends it without an answer where it could not even be asked."""
+        error = call.exception()
+        if isinstance(error, Exception):
+            self.refuse(error)
+
+    def shielded_on_text(self) -> Callable[[str], None] | None:
+        """Calls it as long as it does not fail: whoever reads an answer along must not stop the others."""
+        if self.on_text is None:
+            return None
+        listening = [self.on_text]
+
+        def relay(text: str) -> None:
+            try:
+                for listener in listening:
+                    listener(text)
+            except Exception:  # noqa: BLE001 - nor the others'
+                listening.clear()
+                _log.exception("whoever reads an answer along failed, and reads no more of it")
+
+        return relay
 
 
 @dataclass(eq=False, slots=True)
@@ -69,6 +116,7 @@ class HubStream:
     num_since_frame: int = 0
     num_processed: int = 0
     num_bytes: int = 0
+    bytes_by_tier: dict[str, int] = field(default_factory=dict)
     is_over: bool = False
     _due_since_s: float = 0.0
     _newest_wall_s: float | None = None
@@ -106,7 +154,20 @@ class HubStream:
             self.feed.num_overtaken,
             None if wall_s is None else max(0.0, time.time() - wall_s),
             self.num_bytes,
+            self.bytes_by_tier,
+            self.session.seen_until_s,
+            self.session.narrator.change_share,
+            self.session.intake.eyes.stats.recomputed_share,
         )
+
+    def sight(self) -> StreamSight:
+        """The newest frame, and what was made of it; from any thread."""
+        intake, narrator = self.session.intake, self.session.narrator
+        return StreamSight(self.session.newest, intake.eyes.computed, intake.kept, narrator.change_share)
+
+    def count(self) -> None:
+        """Counts what its session holds."""
+        self.num_bytes, self.bytes_by_tier = self.session.num_bytes, self.session.history.bytes_by_tier()
 
     def push(self) -> bool:
         """The next frame goes to the session, to be read with those of others; whether there was one."""
@@ -135,5 +196,5 @@ class HubStream:
                 return
             state = f"ended without a frame ({self.problem})" if is_ended else f"is {self.feed.state}"
             self.questions.popleft().refuse(
-                ValueError(f"nothing was seen of stream {self.feed.stream_id!r} yet, which {state}; ask it later")
+                NothingSeen(f"nothing was seen of stream {self.feed.stream_id!r} yet, which {state}; ask it later")
             )

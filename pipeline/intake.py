@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -15,7 +16,24 @@ from ..encoders.reuse import SeerRun
 from ..encoders.sight import Need, Sight
 from ..stream import Frame
 
-# Shapes: M words of a question, D channels of the language model.
+# Shapes: M words of a question, D channels of the language model, T tokens.
+
+
+class KeptTokens(NamedTuple):
+    """Which visual tokens of a stream's newest block that left the window were kept. Made by Intake.
+
+    pts_s: of its last frame. kept_T: raster indices; those past the grid are the family's own.
+    """
+
+    pts_s: float
+    grid_hw: tuple[int, int]
+    kept_T: Tensor
+
+    @property
+    def places(self) -> list[int]:
+        """Raster indices of those that stand on the grid."""
+        num_places = self.grid_hw[0] * self.grid_hw[1]
+        return [place for place in self.kept_T.tolist() if place < num_places]
 
 
 class Intake:
@@ -53,6 +71,7 @@ class Intake:
         self._ready: list[FrameTokens] = []
         self.num_seen_tokens = 0  # of blocks that left the window, before and after compression
         self.num_kept_tokens = 0
+        self.kept: KeptTokens | None = None  # replaced and never changed: any thread may read it
 
     @property
     def num_waiting(self) -> int:
@@ -120,6 +139,7 @@ class Intake:
                 self._ready.append(kept)
                 self.num_seen_tokens += sight.tokens.num_tokens
                 self.num_kept_tokens += kept.num_tokens
+                self.kept = KeptTokens(kept.span.end_s, kept.grid_hw, kept.kept_T)
             self._fresh.popleft()
         if refused is not None:
             raise refused

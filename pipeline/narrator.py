@@ -8,6 +8,11 @@ from ..stream import Frame
 from ..stream.gates import luma_cells, tile_difference
 from .config import NarrationConfig
 
+# Shapes: H rows and W columns of cells.
+
+# A cell whose brightness moved by more levels, of 0 to 255, has changed; as patches have, for reuse.
+_CHANGED_LEVELS = 6.0
+
 
 class Narrator:
     """One session's sense of when a narration is due. Holds two small pictures, whatever the stream's length.
@@ -22,6 +27,8 @@ class Narrator:
         self._began_s: float | None = None
         self._said_HW: np.ndarray | None = None
         self._now_HW: np.ndarray | None = None
+        self.change_share = 0.0
+        """Share of the picture that changed from the frame before the newest to it, 0 to 1."""
 
     @property
     def since_s(self) -> float | None:
@@ -32,7 +39,11 @@ class Narrator:
         """Takes note of a frame."""
         if self._began_s is None:
             self._began_s = frame.pts_s
-        self._now_HW = luma_cells(frame.rgb_HW3)
+        before_HW, self._now_HW = self._now_HW, luma_cells(frame.rgb_HW3)
+        if before_HW is None or before_HW.shape != self._now_HW.shape:
+            self.change_share = 1.0
+        else:
+            self.change_share = float((np.abs(self._now_HW - before_HW) > _CHANGED_LEVELS).mean())
 
     def is_due(self, now_s: float) -> bool:
         """Whether a narration is due at this stream time."""

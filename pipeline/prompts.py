@@ -13,6 +13,8 @@ class Prompts:
     """Made by `prompts_for` or a user, read by sessions and the summariser.
 
     first: for the first narration of a stream; news: for later ones, with {since} in seconds.
+    earlier: how what was said before in a conversation is put before a question, with {earlier}; None for a model that
+        reads no conversations.
     silent: answers, in lower case and without a full stop, that say that nothing is worth saying.
     summary: of all that is in sight; recount: of a whole video, with {log}, its narrations.
     note: how a line of the log is put to a model that can read notes, with {note}; None for one that cannot.
@@ -23,10 +25,11 @@ class Prompts:
     summary: str
     recount: str | None
     note: str | None = None
+    earlier: str | None = None
     silent: tuple[str, ...] = (NOTHING, "nothing new", "nothing is new", "nothing has changed", "no", "none", "")
 
     def __post_init__(self) -> None:
-        for name, place in (("news", "since"), ("recount", "log"), ("note", "note")):
+        for name, place in (("news", "since"), ("recount", "log"), ("note", "note"), ("earlier", "earlier")):
             _check_place(name, getattr(self, name), place)
         if isinstance(self.silent, str) or not all(isinstance(words, str) for words in self.silent):
             raise ValueError(f"silent must be a list of answers; got {self.silent!r}")
@@ -62,6 +65,7 @@ PROMPTS = Prompts(
         "Summarize the whole video in a few sentences."
     ),
     note="Noted earlier, of {note}\n",
+    earlier="This was said before:\n{earlier}\nNow: ",
 )
 
 # The built-in model knows these questions, and no others.

@@ -11,6 +11,10 @@ from ..stream import Span
 _NEVER_S = 1e12
 
 
+class NothingSeen(ValueError):
+    """A stream was asked before it had shown anything."""
+
+
 class NothingRemembered(ValueError):
     """The stretch of time that a question is about was not seen, or is remembered no more."""
 
@@ -20,6 +24,8 @@ class Question:
     """A question, the moment it is asked at, and the stretch of stream time it is about; None leaves that side open.
 
     at_s: stream time of asking, not before the newest frame; None: the newest frame's.
+    earlier: what was said before in the same conversation, oldest first; the newest of it is read before the question,
+        as far as there is room, where the model's prompts have a place for it. Nothing is recalled for it.
     """
 
     text: str
@@ -27,6 +33,7 @@ class Question:
     since_s: float | None = None
     until_s: float | None = None
     max_new_tokens: int | None = None
+    earlier: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.text.strip():

@@ -15,6 +15,7 @@ from ..encoders.sight import Sight
 from ..memory import KVBlock, Recall
 from ..stream import Frame, Span, time_words
 from .answer import Answer, Narration, Timing, join_spans
+from .earlier_turns import after_earlier
 from .generate import Generated
 from .history import History
 from .intake import Intake
@@ -52,6 +53,7 @@ class Session:
     Not thread-safe: owned by the engine's thread.
 
     note: what the model is told before every question, such as how to read picture cards; answers do not repeat it.
+    newest: the frame that was pushed last, in the session's time.
     """
 
     def __init__(self, engine: Engine, stream_id: str, *, history: History, prompts: Prompts, intake: Intake) -> None:
@@ -63,7 +65,7 @@ class Session:
         self.prompts = prompts
         self.note = ""
         self._gate = engine.gate.start()
-        self._narrator = Narrator(engine.config.narration)
+        self.narrator = Narrator(engine.config.narration)
         self._context = engine.model.new_context()
         (blocks,) = engine.model.read([Row(self._context, (engine.model.prefix(),))])
         self.memory.add_sink(blocks[0])
@@ -75,6 +77,7 @@ class Session:
         self._tail_mark: Mark | None = None
         self._clock = SessionClock(1 / engine.config.fps)
         self.num_dropped = 0
+        self.newest: Frame | None = None
         self._is_stale = False
         self._resume()
 
@@ -122,7 +125,8 @@ class Session:
             gap_s = min(frame.gap_s, frame.pts_s - self._clock.first_s)
             words = f"no picture for {time_words(gap_s)} s"
             self.history.note(words, Span(frame.pts_s - gap_s, frame.pts_s), kind="gap")
-        self._narrator.see(frame)
+        self.narrator.see(frame)
+        self.newest = frame
         if not self._gate.judge(frame).keep:
             self.num_dropped += 1
             return
@@ -185,9 +189,9 @@ class Session:
 
     def narration_question(self, *, force: bool = False) -> Question | None:
         """What to ask for the next narration, where one is due; its answer goes to `narrated`."""
-        if self._clock.last_s is None or not (force or self._narrator.is_due(self._clock.last_s)):
+        if self._clock.last_s is None or not (force or self.narrator.is_due(self._clock.last_s)):
             return None
-        since_s = self._narrator.since_s
+        since_s = self.narrator.since_s
         if since_s == self._clock.last_s:
             return None
         return Question(self.prompts.question(since_s), max_new_tokens=self._engine.config.narration.max_new_tokens)
@@ -197,8 +201,8 @@ class Session:
 
         No frame may have been pushed since it was asked.
         """
-        since_s, until_s = self._narrator.since_s, answer.seen_until_s
-        self._narrator.said(until_s)
+        since_s, until_s = self.narrator.since_s, answer.seen_until_s
+        self.narrator.said(until_s)
         if self.prompts.is_silent(answer.text):
             return None
         start_s = since_s if since_s is not None else self._clock.first_s
@@ -210,7 +214,7 @@ class Session:
     def skip_narration(self) -> None:
         """Takes the narration that was due as said: it could not be asked for."""
         if self._clock.last_s is not None:
-            self._narrator.said(self._clock.last_s)
+            self.narrator.said(self._clock.last_s)
 
     def close(self) -> None:
         """Ends the session; it takes no frame and no question any more. Idempotent.
@@ -225,6 +229,7 @@ class Session:
 
     def _let_go(self) -> None:
         self._is_closed = True
+        self.newest = None
         self.intake.clear()
         self.memory.forget()
         self._context = self._engine.model.new_context()
@@ -312,11 +317,11 @@ class Session:
         started_s: when it was asked, on `time.perf_counter`'s clock.
         """
         self._check_open()
-        model, span = self._engine.model, question.span
+        model, span, words = self._engine.model, question.span, f"{self.note} {question.text}".strip()
         if self._clock.last_s is None:
             raise ValueError(f"nothing was seen of stream {self.stream_id!r} yet; push a frame before asking")
         asked = model.question(question.text)
-        text = model.question(f"{self.note} {question.text}") if self.note else asked
+        text = model.question(words) if self.note else asked
         context = self.context()
         if self._has_left:
             # What a question recalls, and is told, must not depend on what is in the context besides.
@@ -334,6 +339,10 @@ class Session:
                 raise NothingRemembered(self._nothing_there(question))
             context = self._filled(blocks)
         max_new_tokens = question.max_new_tokens or self._engine.config.max_new_tokens
+        if question.earlier:
+            num_free = model.spec.max_positions - context.next_position - max_new_tokens
+            text = after_earlier(model, self.prompts, words, question.earlier, num_free=num_free)
+        num_prompt_tokens = context.length + len(text.ids)
         self._check_length(context.next_position + len(text.ids) + max_new_tokens)
         last_pts_s = self._clock.last_s
 
@@ -346,6 +355,7 @@ class Session:
                 used=join_spans(shown, gap_s=1.5 / self._engine.config.fps),
                 timing=Timing(generated.first_token_s - started_s, generated.done_s - started_s),
                 token_ids=generated.ids,
+                num_prompt_tokens=num_prompt_tokens,
             )
 
         return Asked(context, text, max_new_tokens, finish)

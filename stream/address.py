@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 from .decoding import MEDIA_FORMATS
 from .redact import redact, redact_uri
 from .source import SourceError, SourceLost, SourceStalled
+from .way import StraightWay, Way
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -39,7 +40,9 @@ class Opened(NamedTuple):
 class Address:
     """Where to connect and how; the only holder of the uri with its secrets, which it never shows."""
 
-    def __init__(self, uri: str, transport: str, open_timeout_s: float, read_timeout_s: float) -> None:
+    def __init__(
+        self, uri: str, transport: str, open_timeout_s: float, read_timeout_s: float, way: Way | None = None
+    ) -> None:
         if transport not in TRANSPORTS:
             raise ValueError(f"no transport named {transport!r}; there are: {', '.join(TRANSPORTS)}")
         if not (open_timeout_s > 0 and read_timeout_s > 0):
@@ -51,6 +54,7 @@ class Address:
         self._given = uri
         self._target = uri if self.scheme == "device" else quote_user(uri)
         self.transport = transport
+        self._way = way or StraightWay()
         self.open_timeout_s, self.read_timeout_s = open_timeout_s, read_timeout_s
         self.name = self._check_and_name()
 
@@ -83,24 +87,33 @@ class Address:
         FFmpeg's own error, whose text has the password in it."""
         import av
 
-        target, format_name, options = self._target, None, {}
+        began_s = time.monotonic()
+        target, format_name, options, io_open = self._target, None, {}, None
         if self.scheme == "device":
             try:
                 target, format_name = _camera(self._given)
             except SourceError as error:
                 return Opened(None, SourceError(str(error)))
         else:
-            options = self._options()
+            try:
+                target, told, io_open = self._way.opening(self._target)
+            except (SourceError, SourceLost) as error:
+                return Opened(None, type(error)(str(error)))
+            except OSError as error:
+                return Opened(None, self._explain_open(error, time.monotonic() - began_s))
+            options = {**self._options(), **told}
             format_name = "mpegts" if self.scheme in ("tcp", "udp") else None
-        began_s = time.monotonic()
         try:
             container = av.open(
                 target,
                 format=format_name,
                 options=options,
+                io_open=io_open,
                 timeout=(self.open_timeout_s, self.read_timeout_s),
                 metadata_errors="ignore",
             )
+        except (SourceError, SourceLost) as error:
+            return Opened(None, type(error)(str(error)))
         except (av.FFmpegError, OSError, ValueError) as error:
             return Opened(None, self._explain_open(error, time.monotonic() - began_s))
         return Opened(container, None)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from .live_clock import WallClock
 from .live_reader import HandOver, LiveReader
 from .sampling import EveryFrame, Sampler
 from .source import Source, State
+from .way import Way
 
 # Shapes: H rows, W columns, 3 colours.
 
@@ -49,6 +50,7 @@ class LiveSource(Source):
     policy: what the FrameBuffer does when its user is slow; by default newest_only where live, else block.
     capacity: frames that may wait, unless newest_only.
     max_pixels: a stream of larger pictures is refused.
+    way: what FFmpeg gets there by; by default, itself.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class LiveSource(Source):
         policy: str | None = None,
         capacity: int = 4,
         max_pixels: int = MAX_PIXELS,
+        way: Way | None = None,
     ) -> None:
-        where = Address(uri, transport, open_timeout_s, read_timeout_s)
+        where = Address(uri, transport, open_timeout_s, read_timeout_s, way)
         super().__init__(uri, stream_id=stream_id or where.name, is_live=True)
         if policy is not None and policy not in POLICIES:
             raise ValueError(f"no buffer policy named {policy!r}; there are: {', '.join(POLICIES)}")

@@ -15,9 +15,11 @@ from millpond.memory.archive import Archive
 from millpond.memory.depots import DepotWriter
 from millpond.memory.depots.directory import DirectoryDepot
 from millpond.memory.depots.ram import RamDepot
+from millpond.memory.no_archive import NoArchive
 from millpond.memory.picture_index import PictureIndex
 from millpond.memory.shelf import GoneEvent
 from millpond.stream import Span
+from millpond.stream.jpeg import decode_jpeg
 
 from .archive_parts import NUM_CHANNELS, Direct, Lazy, noise, picture, vector, watch
 
@@ -261,3 +263,16 @@ def test_the_cap_holds_in_a_directory_with_a_writer(tmp_path: Path) -> None:
     finally:
         writer.close()
         depot.close()
+
+
+def test_a_keyframes_jpeg_is_given_as_it_is_kept(store: Direct) -> None:
+    archive = Archive(store)
+    watch(archive, [3, 1])
+    archive.close()
+    found = archive.between(Span(0, 100))[0]
+    jpeg, keyframe = archive.jpeg(found.number), archive.get(found.number)
+    assert jpeg is not None and keyframe is not None
+    assert np.array_equal(decode_jpeg(jpeg), keyframe.picture_HW3)
+    assert archive.jpeg(10**6) is None and Archive(store).jpeg(found.number) is None
+    store.depot.put("picture", 2 * found.number + 1, b"no picture")
+    assert archive.jpeg(found.number) is None and NoArchive().jpeg(0) is None

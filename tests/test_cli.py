@@ -110,6 +110,8 @@ SURFACE = {
         *("--model", "--device", "--dtype", "--fps", "--config", "--json"),
     ],
     "page": ["--from", "--to"],
+    "serve": ["--config", "--host", "--ray", "--workers", "--port"],
+    "doctor": ["--config", "--model", "--json"],
     "demo": ["--json"],
     "models": ["--json"],
     "sources": ["--json"],

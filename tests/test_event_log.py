@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -274,4 +275,39 @@ def test_ten_million_lines(tmp_path: Path, num_lines: int) -> None:
     newest = log.lines(num_lines=1)[0]
     assert newest.number == num_lines - 1
     assert newest.number in [line.number for line in log.search(newest.text, 20)]
+    log.close()
+
+
+def test_lines_after_a_number_come_in_its_order(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log.sqlite")
+    numbers = [log.add(Span(10.0 - n, 11.0 - n), f"line {n}") for n in range(6)]
+    assert [line.number for line in log.after(-1)] == numbers
+    assert [line.text for line in log.after(numbers[2], 2)] == ["line 3", "line 4"]
+    assert log.after(numbers[-1]) == [] and log.after(2**70) == [] and log.after(-(2**70), 1)[0].number == numbers[0]
+    log.close()
+    with pytest.raises(ValueError, match="closed"):
+        log.after(0)
+
+
+def test_threads_may_write_search_and_follow_at_once() -> None:
+    log, num_each = EventLog(None, lines_per_commit=4), 60
+    seen: list[list[int]] = [[] for _ in range(2)]
+    written: list[int] = []
+
+    def follow(mine: list[int]) -> None:
+        while len(mine) < 2 * num_each:
+            mine += [line.number for line in log.after(mine[-1] if mine else -1)]
+            log.search("fox", 3)
+
+    def write(name: str) -> None:
+        written.extend(log.add(Span(n, n + 1), f"{name} fox {n}") for n in range(num_each))
+
+    threads = [threading.Thread(target=follow, args=(mine,), daemon=True) for mine in seen]
+    threads += [threading.Thread(target=write, args=(name,), daemon=True) for name in ("red", "grey")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert seen == [sorted(written)] * 2
+    log.check()
     log.close()

@@ -203,3 +203,29 @@ def test_a_tower_that_cannot_be_taken_apart_is_refused(model: VideoLLM, monkeypa
             RECIPES[name].over(model)
     run = (seer := RECIPES["none"].over(model)).start()
     assert seer.see([(run, moving_square(model.spec.frames_per_block))])
+
+
+def test_what_was_computed_of_the_newest_block_is_what_the_counts_say(seer: Seer, model: VideoLLM) -> None:
+    run, step = seer.start(), model.spec.frames_per_block
+    assert run.computed is None
+    for start in range(0, 6 * step, step):
+        before = run.stats.num_recomputed
+        block = moving_square(6 * step)[start : start + step]
+        seer.see([(run, block)])
+        computed = run.computed
+        assert computed is not None and computed.pts_s == block[-1].pts_s
+        num_patches = computed.grid_hw[0] * computed.grid_hw[1]
+        assert computed.patches == sorted(set(computed.patches)) and all(p < num_patches for p in computed.patches)
+        num_counted = run.stats.num_recomputed - before
+        # STC-Cacher takes others in each layer: those of any layer are told, and they are as many at least.
+        assert len(computed.patches) >= num_counted if run.stats.num_partial else len(computed.patches) == num_counted
+
+
+def test_where_something_moved_is_among_what_was_computed(model: VideoLLM) -> None:
+    step = model.spec.frames_per_block
+    seer = RECIPES["delta"].over(model)
+    run = seer.start()
+    seer.see([(run, still(step))])
+    assert run.computed is not None and len(run.computed.patches) == run.computed.grid_hw[0] * run.computed.grid_hw[1]
+    seer.see([(run, still(step))])
+    assert run.computed.patches == []

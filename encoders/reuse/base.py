@@ -6,7 +6,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -47,14 +47,34 @@ class ReuseStats:
         return self.num_recomputed / self.num_patches if self.num_patches else 1.0
 
 
+class Computed(NamedTuple):
+    """What of a stream's newest block went through the tower. Made by a seer, read by whoever shows it.
+
+    pts_s: of its last frame. mask_HW: bool, rows by columns of patches; None: all of them.
+    """
+
+    pts_s: float
+    grid_hw: tuple[int, int]
+    mask_HW: np.ndarray | None
+
+    @property
+    def patches(self) -> list[int]:
+        """Raster indices of those that were computed."""
+        num_patches = self.grid_hw[0] * self.grid_hw[1]
+        return list(range(num_patches)) if self.mask_HW is None else np.flatnonzero(self.mask_HW).tolist()
+
+
 class SeerRun:
     """One stream's state. Made by `Seer.start`, given back to `Seer.see` with the stream's next frames.
 
     Not thread-safe, and not to be shared: one per stream.
+
+    computed: of the newest block; None before the first. Replaced and never changed, so that any thread may read it.
     """
 
     def __init__(self) -> None:
         self.stats = ReuseStats()
+        self.computed: Computed | None = None
         self.fresh_HW: np.ndarray | None = None
         self.last_call = 0
 

@@ -15,7 +15,7 @@ from ...stream import Frame
 from ..model import VideoLLM
 from ..sight import Need, Sight
 from ..towers import Layout
-from .base import Seer, SeerRun, blocks_of, check_once, tower_of
+from .base import Computed, Seer, SeerRun, blocks_of, check_once, tower_of
 from .delta import DeltaReuse
 from .delta_step import FeatureCache, Part, compute_units
 from .evidence import PixelWatch
@@ -213,6 +213,8 @@ class DeltaSeer(Seer[DeltaRun]):
     def _finish(self, block: _Block, needs: frozenset[Need]) -> Sight:
         assert block.cache is not None
         started_s = time.perf_counter()
+        mask_HW = None if block.units is None else _patches(block.units, block.layout)
+        block.run.computed = Computed(block.frames[-1].pts_s, block.layout.grid_hw, mask_HW)
         tokens = self._tower.assemble(block.cache.y_UO, block.cache.deep_EUO, block.layout, block.frames)
         sight = block.cache.evidence(self._tower, needs).sight(tokens, block.layout, block.change, needs)
         if block.is_copy:
@@ -245,8 +247,8 @@ class DeltaSeer(Seer[DeltaRun]):
         else:
             tokens = self._model.see([frame for block in blocks for frame in block.frames])
             sights = [Sight(one) for one in tokens]
-            for run, _, layout in blocks:
-                count_dense(run, layout.num_patches)
+            for run, frames, layout in blocks:
+                count_dense(run, layout.num_patches, Computed(frames[-1].pts_s, layout.grid_hw, None))
         self._wait()
         took_s = (time.perf_counter() - started_s) / len(blocks)
         costs.dense_took(took_s)

@@ -12,7 +12,7 @@ from ...stream.change import ChangeRule
 from ..model import VideoLLM
 from ..sight import Need, Sight
 from ..towers import Tower
-from .base import Reuser, Seer, SeerRun, blocks_of, check_once, tower_of
+from .base import Computed, Reuser, Seer, SeerRun, blocks_of, check_once, tower_of
 from .evidence import PixelWatch
 from .passes import pass_all
 
@@ -72,7 +72,8 @@ def see_dense(
         # Patches count; tokens stand for them in a model whose tower cannot say.
         tower_or_none = model.tower
         layout = tower_or_none and tower_or_none.layout(block[0].height, block[0].width)
-        count_dense(run, layout.num_patches if layout else tokens.num_tokens)
+        grid_hw = layout.grid_hw if layout else tokens.grid_hw
+        count_dense(run, layout.num_patches if layout else tokens.num_tokens, Computed(block[-1].pts_s, grid_hw, None))
     return [Sight(tokens) for tokens in seen]
 
 
@@ -84,13 +85,14 @@ def see_in_passing(
     prepared = tower.prepare(block)
     change = watch.compare(prepared.layout, block) if Need.PIXELS in needs else None
     passed = pass_all(tower, prepared, needs)
-    count_dense(run, prepared.layout.num_patches)
+    count_dense(run, prepared.layout.num_patches, Computed(block[-1].pts_s, prepared.layout.grid_hw, None))
     tokens = tower.assemble(passed.y_UO, passed.deep_EUO, prepared.layout, block)
     return passed.evidence.sight(tokens, prepared.layout, change, needs)
 
 
-def count_dense(run: SeerRun, num_patches: int) -> None:
-    """Notes in a run's stats that one block was computed whole, and nothing kept."""
+def count_dense(run: SeerRun, num_patches: int, computed: Computed) -> None:
+    """Notes that one block of a run was computed whole, and nothing kept."""
+    run.computed = computed
     run.stats.num_dense += 1
     run.stats.num_patches += num_patches
     run.stats.num_recomputed += num_patches

@@ -15,7 +15,7 @@ from ...stream.change import ChangeRule
 from ..model import VideoLLM
 from ..sight import Need, Sight
 from ..towers import Layout, Prepared, Tower
-from .base import Reuser, Seer, SeerRun, blocks_of, check_once, tower_of
+from .base import Computed, Reuser, Seer, SeerRun, blocks_of, check_once, tower_of
 from .evidence import Evidence, PixelWatch, probed_layers
 from .passes import Passed
 
@@ -117,15 +117,28 @@ class STCSeer(Seer[STCRun]):
             num_updated = max(1, int(self._recipe.update_share * layout.num_patches))
         run.stats.num_patches += layout.num_patches
         run.stats.num_recomputed += num_updated
-        passed = _pass(tower, prepared, run.layers, num_updated, needs)
+        is_updated_T = torch.full((layout.num_patches,), not run.layers, device=tower.device)
+        passed = _pass(tower, prepared, run.layers, num_updated, needs, is_updated_T)
+        # In each layer it is others: those of any layer are told.
+        mask_T = torch.zeros(layout.num_patches, dtype=torch.bool)
+        mask_T[layout.raster_T] = is_updated_T.cpu()
+        run.computed = Computed(frames[-1].pts_s, layout.grid_hw, mask_T.view(layout.grid_hw).numpy())
         tokens = tower.assemble(passed.y_UO, passed.deep_EUO, layout, frames)
         return passed.evidence.sight(tokens, layout, change, needs)
 
 
 def _pass(
-    tower: Tower, prepared: Prepared, reference: list[_Reference], num_updated: int, needs: frozenset[Need]
+    tower: Tower,
+    prepared: Prepared,
+    reference: list[_Reference],
+    num_updated: int,
+    needs: frozenset[Need],
+    is_updated_T: Tensor,
 ) -> Passed:
-    """One block through all layers. An empty reference: this block becomes it, and is put there."""
+    """One block through all layers. An empty reference: this block becomes it, and is put there.
+
+    is_updated_T: where patches are marked that any layer computes.
+    """
     layout, evidence = prepared.layout, Evidence(probed_layers(tower, needs))
     deep: list[Tensor] = []
     units_UP = layout.units_UP.to(tower.device)
@@ -140,6 +153,7 @@ def _pass(
             k_TC = tower.key(layer, a_TC)
             moved_T = F.cosine_similarity(k_TC, kept.k_TC, dim=-1)
             index_S = moved_T.topk(num_updated, largest=False).indices.sort().values
+            is_updated_T[index_S] = True
             attention_TC = kept.attention_TC.index_copy(
                 0, index_S, _attend_some(tower, layer, layout, a_TC, k_TC, kept.v_TC, index_S)
             )

@@ -175,6 +175,21 @@ class Cluster:
                 if self._overview is overview:
                     self._lock.wait(_RENEW_S)
 
+    def look(self, stream_id: str, what: str, *given: Any, timeout_s: float = 10.0) -> Any:
+        """What the worker that has the stream says of it: `snapshot`, `frame` or `overlay`. None where none has it, or
+        it does not say in time."""
+        import ray
+
+        worker = self.overview.homes.get(stream_id)
+        if worker is None:
+            return None
+        try:
+            actor = find_actor(worker, self.namespace)
+            return ray.get(getattr(actor, what).remote(stream_id, *given), timeout=timeout_s)
+        except (LookupError, ray.exceptions.RayError) as error:
+            _log.debug("%s does not say: %s", worker, type(error).__name__)
+            return None
+
     def events(self, wait_s: float = 0.0) -> list[HubEvent]:
         """What happened since this was last called, waiting up to `wait_s` for something to. None is told twice."""
         with self._lock:

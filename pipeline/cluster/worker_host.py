@@ -21,6 +21,8 @@ from ..hub import Hub
 from ..hub_events import HubEvent, HubStopped
 from ..hub_stream import StreamStats
 from ..question import Question
+from ..serve.looking import kept_near, nearer, overlay_of, shot_of
+from ..serve.views import Overlay, Picture
 from ..stream_spec import StreamSpec
 from .event_ring import EventRing
 from .names import find_actor, source_name
@@ -132,6 +134,24 @@ class WorkerHost:
         """What happened after the event of that number of that process; waits up to `wait_s` for something to."""
         after = after if incarnation == self._incarnation else 0
         return Heard(self._incarnation, *await self._events.wait_since(after, wait_s))
+
+    async def snapshot(self, stream_id: str) -> Picture | None:
+        """A stream's newest frame."""
+        sight = self._running().sight(stream_id)
+        if sight is None or sight.newest is None:
+            return None
+        return await asyncio.to_thread(shot_of, sight.newest)
+
+    async def frame(self, stream_id: str, time_s: float) -> Picture | None:
+        """The picture of a stream that was kept nearest to a moment, or the newest where that is nearer."""
+        hub = self._running()
+        kept = await asyncio.wrap_future(hub.look(stream_id, partial(kept_near, time_s=time_s)))
+        sight = hub.sight(stream_id)
+        return await asyncio.to_thread(nearer, kept, None if sight is None else sight.newest, time_s, shot_of)
+
+    async def overlay(self, stream_id: str) -> Overlay | None:
+        """What was done for a stream's newest frame that was encoded."""
+        return overlay_of(self._running().sight(stream_id))
 
     async def stats(self) -> dict[str, StreamStats]:
         """How its streams are doing."""
