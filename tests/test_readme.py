@@ -50,10 +50,22 @@ def test_the_tour_names_files_that_are_there() -> None:
 def test_the_settings_shown_are_settings(tmp_path: Path) -> None:
     from millpond.pipeline import EngineConfig
 
-    (block,) = re.findall(r"```toml\n(.*?)```", readme(), re.DOTALL)
+    _, block = re.findall(r"```toml\n(.*?)```", readme(), re.DOTALL)
     (tmp_path / "settings.toml").write_text(block, encoding="utf-8")
     config = EngineConfig.from_toml(tmp_path / "settings.toml")
     assert type(config.reuse).__name__ == "DeltaReuse" and type(config.compressor).__name__ == "TemporalDrop"
+
+
+def test_the_service_shown_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi")
+    from millpond.pipeline.serve import read_config
+
+    service, _ = re.findall(r"```toml\n(.*?)```", readme(), re.DOTALL)
+    monkeypatch.setenv("MILLPOND_HOOK_SECRET", "a secret of sixteen letters or more")
+    (tmp_path / "millpond.toml").write_text(service, encoding="utf-8")
+    config = read_config(tmp_path / "millpond.toml")
+    assert [one.id for one in config.streams] == ["front-door"] and [one.id for one in config.alerts] == ["red-circle"]
+    assert config.memory_at == str(tmp_path / "kept") and config.server.port == 8321
 
 
 def test_the_methods_listed_are_those_that_there_are() -> None:
