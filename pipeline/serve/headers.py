@@ -77,8 +77,10 @@ class RequestFrame:
 
 def is_plain_path(scope: Scope) -> bool:
     """Whether a path means the same to whoever splits it, decodes it or joins it to a folder: no dots that lead up, no
-    backslash, no encoded slash, no control characters, once decoded and in characters. A model's name has a slash, which
-    clients of the API encode: nothing is split or joined there."""
+    backslash, no encoded slash, no control characters, once decoded and in characters.
+
+    A model's name has a slash, which clients of the API encode: nothing is split or joined there.
+    """
     path: str = scope["path"]
     raw: bytes = scope.get("raw_path") or b""
     if len(raw) > _MAX_PATH_BYTES or len(scope.get("query_string", b"")) > _MAX_QUERY_BYTES:
