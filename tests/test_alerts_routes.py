@@ -10,11 +10,14 @@ import pytest
 
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
+pytest.importorskip("prometheus_client")
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from prometheus_client import CollectorRegistry, generate_latest
 
 from millpond.pipeline.alerts import Alerts
+from millpond.pipeline.serve.alert_metrics import AlertsCollector
 from millpond.pipeline.serve.errors import install_errors
 from millpond.pipeline.serve.routes_alerts import alert_routes
 
@@ -113,3 +116,25 @@ def test_a_server_that_ends_says_so(client: TestClient, alerts: Alerts) -> None:
     alerts.close()
     assert client.post("/v1/alerts/fall/test").status_code == 503
     assert client.get("/v1/alerts").status_code == 200
+
+
+def test_prometheus_is_told_of_every_rule_and_of_the_webhooks(
+    alerts: Alerts, desk: WrittenDesk, receiver: Receiver
+) -> None:
+    desk.see(2.0)
+    until(lambda: alerts.deliveries.num_told == 1, "the webhook is told")
+    registry = CollectorRegistry()
+    registry.register(AlertsCollector(alerts))
+    read = registry.get_sample_value
+    fall, quiet = {"alert": "fall"}, {"alert": "quiet"}
+    assert read("millpond_alert_fired_total", fall) == 1 and read("millpond_alert_fired_total", quiet) == 0
+    assert read("millpond_alert_watched", fall) == 1 and read("millpond_alert_watched", quiet) == 0
+    now = alerts.rules()[0]
+    assert now.num_asked > 0
+    assert read("millpond_alert_questions_total", fall) == now.num_asked
+    assert read("millpond_alert_verifications_total", fall) == now.num_verified
+    assert read("millpond_webhook_tries_total") == len(receiver.got) == 1
+    assert read("millpond_webhook_deliveries_total") == 1
+    assert read("millpond_webhook_waiting") == 0
+    text = generate_latest(registry).decode()
+    assert not any(leak in text for leak in (WORDS, "T0PSECRETPATH", "alsos3cret", SECRET.reveal().decode()))

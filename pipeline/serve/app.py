@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from ..alerts.service import Alerts
+from .alert_metrics import AlertsCollector
 from .config_file import ServeConfig
 from .errors import install_errors
 from .gateway import Gateway
@@ -26,23 +27,19 @@ from .routes_streams import stream_routes
 from .sse import Followers
 from .streams import Streams
 
-if TYPE_CHECKING:
-    from prometheus_client.registry import Collector
-
 _ABOUT = "Watches video streams for as long as they run, and answers questions about them at any moment."
 
 
-def make_app(
-    streams: Streams, config: ServeConfig, *, alerts: Alerts | None = None, collectors: Sequence[Collector] = ()
-) -> FastAPI:
+def make_app(streams: Streams, config: ServeConfig, *, alerts: Alerts | None = None) -> FastAPI:
     """The service over one desk. That and the alerts are the caller's to enter and to close.
 
     Its state has `followers`; whoever ends the server lets these go first, for they stay as long as they like.
 
-    alerts: None: of the config's rules, which nobody watches. collectors: what else /metrics tells of.
+    alerts: None: of the config's rules, which nobody watches.
     Raises ValueError where the server may not be started as it is set.
     """
     followers, requests = Followers(streams), HttpMetrics()
+    alerts = alerts or alerts_of(streams, config)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -64,9 +61,9 @@ def make_app(
     for router in (
         stream_routes(streams, config, followers, gateway),
         chat_routes(streams, config, recordings),
-        alert_routes(alerts or alerts_of(streams, config)),
+        alert_routes(alerts),
         health_routes(streams),
-        metrics_route(streams, requests, *collectors),
+        metrics_route(streams, requests, AlertsCollector(alerts)),
         page_routes(),
     ):
         app.include_router(router)

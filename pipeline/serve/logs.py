@@ -37,7 +37,7 @@ def configure_logs(
     method, path, status and client of a request; exception where there is one. A request that only reads and succeeds
     is for debugging: pages and monitors make several a second. What ends a thread, or the program, is logged too.
 
-    secrets: what appears in no line, whatever it looks like: the server's token.
+    secrets: what appears in no line, whatever it looks like: the server's token, the webhooks' secrets.
     uris: addresses with credentials that are in play; others are found by their looks.
     to: by default standard error.
     """

@@ -47,7 +47,7 @@ def serve(
     token = config.server.token
     configure_logs(
         level=config.server.log_level,
-        secrets=() if token is None else (token.reveal().decode(),),
+        secrets=[one.reveal().decode() for one in (token, *(rule.secret for rule in config.alerts)) if one is not None],
         uris=[entry.source for entry in config.streams],
     )
     with ExitStack() as ending:
