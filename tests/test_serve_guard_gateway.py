@@ -43,7 +43,7 @@ def gateway(names: Names) -> Iterator[Gateway]:
     schemes = ("rtsp", "rtsps", "http", "https", "tcp")
     rules = UrlRules(schemes=schemes, networks=("127.0.0.1/32",), resolver=names)
     before = threading.active_count()
-    with Gateway(rules, connect_s=2.0) as opened:
+    with Gateway(rules) as opened:
         yield opened
     for thread in threading.enumerate():
         if thread.name.startswith("millpond"):
@@ -55,8 +55,8 @@ def gateway(names: Names) -> Iterator[Gateway]:
 def num_frames(gateway: Gateway, uri: str, **options: str) -> int:
     """How many pictures FFmpeg gets through the gateway from an address, up to 5."""
     opening = gateway.opening(uri)
-    given = {**opening.options, "rw_timeout": "3000000", **options}
-    with av.open(opening.target, options=given, timeout=(5.0, 5.0), io_open=opening.io_open) as container:
+    given = {**opening.options, "rw_timeout": "20000000", **options}
+    with av.open(opening.target, options=given, timeout=(20.0, 20.0), io_open=opening.io_open) as container:
         found = 0
         for _ in container.decode(video=0):
             found += 1
@@ -149,7 +149,7 @@ def test_ffmpeg_by_itself_goes_where_a_playlist_leads(web: WebServer, inside: In
     """What the others are shown not to do."""
     web.pages["/list.m3u8"] = page.replace(b"{port}", str(inside.port).encode())
     with suppress(av.FFmpegError):
-        av.open(web.uri("/list.m3u8"), options={"protocol_whitelist": "http,tcp"}, timeout=(5.0, 5.0)).close()
+        av.open(web.uri("/list.m3u8"), options={"protocol_whitelist": "http,tcp"}, timeout=(20.0, 20.0)).close()
     assert inside.num_visits
 
 

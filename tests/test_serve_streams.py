@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,13 +26,18 @@ def server() -> Iterator[Served]:
 
 
 def test_streams_are_listed_as_they_are(server: Served) -> None:
-    told = server.client.get("/v1/streams").json()
+    def listed() -> dict[str, Any]:
+        return server.client.get("/v1/streams").json()
+
+    # Pictures are kept by a thread of their own, which may end after the stream.
+    until(lambda: listed()["data"][0]["bytes_by_tier"]["T2"] > 0, "a keyframe is kept")
+    told = listed()
     assert told["object"] == "list"
     assert [(one["id"], one["state"]) for one in told["data"]] == [("yard", "ended"), ("front door", "live")]
     yard = told["data"][0]
     assert (yard["num_frames"], yard["num_dropped"], yard["seen_until_s"], yard["problem"]) == (12, 0, 11.0, None)
     assert yard["lag_s"] >= 0 and set(yard["bytes_by_tier"]) == {"T0", "T1", "T2", "T3"}
-    assert yard["bytes_by_tier"]["T2"] > 0 and yard["budget_by_tier"]["T2"] >= yard["bytes_by_tier"]["T2"]
+    assert yard["budget_by_tier"]["T2"] >= yard["bytes_by_tier"]["T2"]
     assert server.client.get("/v1/streams/front%20door").json()["id"] == "front door"
 
 

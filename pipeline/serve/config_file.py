@@ -223,6 +223,6 @@ def _table(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _tables(given: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
     tables = given.get(name, ())
-    if isinstance(tables, str | Mapping) or not all(isinstance(table, Mapping) for table in tables):
+    if not isinstance(tables, list | tuple) or not all(isinstance(table, Mapping) for table in tables):
         raise ValueError(f"streams are written as tables, [[{name}]]; got {type(tables).__name__}")
     return tuple(tables)
