@@ -37,8 +37,9 @@ class Inside:
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
-                self._listener.accept()[0].close()
-                self.num_visits += 1
+                visitor = self._listener.accept()[0]
+                self.num_visits += 1  # before whoever came can know that it is over
+                visitor.close()
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
