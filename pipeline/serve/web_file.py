@@ -68,12 +68,13 @@ class WebFile:
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Goes elsewhere; the request is made when something is read there. -1 where the server gives no parts: then
-        FFmpeg goes on from where it was, and an exception would end it. For the length it goes to the end and back."""
+        FFmpeg goes on from where it was, and an exception would end it. To the beginning it goes by asking anew, after
+        the first look at a short file; for the length to the end and back."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._num_bytes}[whence]
         if base is None or base + offset < 0:
             return -1
         is_for_its_length = whence == os.SEEK_END and offset in (0, -1)
-        if not self._gives_parts and base + offset != self._stands_at and not is_for_its_length:
+        if not self._gives_parts and base + offset not in (0, self._stands_at) and not is_for_its_length:
             return -1
         self._place = base + offset
         return self._place
