@@ -31,8 +31,9 @@ FIRST_TRAINING_SEED = 1_000_000
 """Worlds with smaller seeds are never trained on: tests, demos and evaluation draw theirs from there."""
 FRAME_TOKENS = SIDE * SIDE + 1
 HARD = (
-    *("new", "list", "order") * 3,
-    *("when", "after", "count_all", "count_now", "motion") * 2,
+    *("new", "order") * 4,
+    *("list", "when") * 3,
+    *("after", "count_all", "count_now", "motion") * 2,
     *("last", "read_when", "count_group"),
 )
 """Kinds of questions that are asked that much more often than others: they come last, and need the most."""

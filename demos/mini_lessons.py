@@ -139,7 +139,8 @@ def recall(
                 told["name_motion"][at] = MOTIONS.index(motion)
             if knows_all:
                 told["name_rank"][at] = listed.index(name)
-                told["name_next"][at] = [*listed, len(NAMES)][listed.index(name) + 1]
+                if asked.kind != "order":  # there the next of those that were asked about follows
+                    told["name_next"][at] = [*listed, len(NAMES)][listed.index(name) + 1]
                 later = sorted((n, other) for other, n in came.items() if n > first)
                 if not later:
                     told["name_then"][at] = len(NAMES)

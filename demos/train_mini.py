@@ -4,8 +4,9 @@
     python demos/train_mini.py --out runs/mini --export encoders/mini
 
 Stages: look (what covers each patch, and the words for it), one frame, a few frames, many frames, long clips, and a
-cool-down over all of them. On a CPU, glibc gives large buffers back after each use, and getting them again costs half
-the time; set MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 to have it keep them.
+cool-down over all of them; then many frames and a cool-down again. On a CPU, glibc gives large buffers back after each
+use, and getting them again costs half the time; set MALLOC_MMAP_THRESHOLD_=4294967296
+MALLOC_TRIM_THRESHOLD_=8589934592 to have it keep them.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ STAGES = (
     Stage("many-frames", 2200, Mix(1, 16, 8, 32, window=0.15, drop=0.5), 1.2e-3, 1.0, 0.0, 0.7, tower_every=0),
     Stage("long", 500, Mix(8, 64, 2, 48, window=0.3, drop=0.6), 1e-3, 1.0, 0.0, 0.5, tower_every=0),
     Stage("cool-down", 1400, Mix(1, 64, 2, 48, window=0.2, drop=0.5), 1e-3, 1.0, 0.3, 0.3, 8, 0.3, True, 1),
+    Stage("again", 3000, Mix(1, 24, 6, 36, window=0.15, drop=0.5), 1.2e-3, 1.0, 0.3, 0.5, 8, 0.3),
+    Stage("last", 2000, Mix(1, 64, 2, 48, window=0.2, drop=0.5), 1e-3, 1.0, 0.3, 0.3, 8, 0.3, True, 1),
 )
 
 
