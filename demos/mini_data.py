@@ -8,7 +8,7 @@ that were dropped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -40,6 +40,8 @@ HARD = (
 NEED_ALL = ("count_all", "first", "last", "list", "count_group", "order", "after", "motion", "new")
 """Kinds that rest on more moments than one: they are asked of those who see all frames."""
 RECALLED = 8
+NO_MARK = 0.1
+"""The share of questions that are asked without the mark at their end."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ def draw_questions(
         if one is None or (moment, one.question) in said or (_is_easy(one, witness) and rng.random() < 0.6):
             continue
         said.add((moment, one.question))
+        if rng.random() < NO_MARK:
+            one = replace(one, question=one.question.rstrip("?."))
         asked.append((moment, one))
         if len(asked) == count:
             break
