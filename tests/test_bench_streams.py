@@ -30,7 +30,7 @@ WORDS = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
-    "vocab_size": 320,
+    "vocab_size": 400,
 }
 
 
