@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +35,15 @@ YES, NO = "yes", "no"
 
 def worlds() -> Iterator[tuple[World, int]]:
     """Worlds in which a thing that pops up comes after a while and goes again; and which one it is."""
-    for seed in range(1000):
+    for seed in range(100):
         world = make_world(seed, duration_s=float(LENGTH_S), aspect=4 / 3)
         for number, thing in enumerate(world.things):
-            lasts_s = thing.leave_s - thing.appear_s
-            if thing.entry == "pop" and 3 <= thing.appear_s <= 6 and 8 <= thing.leave_s <= 10 and lasts_s > 4:
+            if thing.entry == "pop" and 3 <= thing.appear_s <= 6 and 8 <= thing.leave_s <= 10:
                 yield world, number
 
 
 def test_what_appears_in_a_world_is_told_once_to_the_webhook_and_nothing_else_is(tmp_path: Path) -> None:
-    # One whose thing the built-in model sees at once, and in which not every frame brings something.
-    world, number = next(islice(worlds(), 3, None))
+    world, number = next(worlds())
     thing, names = world.things[number], {thing.name for thing in world.things}
     absent = next(f"{c} {s}" for c in COLORS for s in SHAPES if f"{c} {s}" not in names and c == thing.color)
     pictures = render(world, [float(n) for n in range(LENGTH_S)], width=320, height=240).rgb_NHW3

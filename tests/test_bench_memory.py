@@ -17,7 +17,6 @@ from torch import nn
 
 from millpond.encoders import VideoLLM
 from millpond.memory import CODECS, PRUNERS, RETRIEVERS, KVBlock, KVSpec, MemoryConfig
-from millpond.memory.retrievers import ByKeyRetriever
 from millpond.pipeline import Engine, EngineConfig, bench_memory, bench_memory_answers, bench_memory_shapes
 from millpond.pipeline.bench_memory import MemoryBench
 from millpond.pipeline.bench_memory_answers import (
@@ -112,9 +111,7 @@ def test_bytes_are_those_of_what_left_the_recent_window(model: VideoLLM, worlds:
     assert (nothing.kept_bytes, nothing.whole_bytes) == (0, full.whole_bytes)
     assert nothing.answers == try_method(model, method("no recall"), worlds).answers != full.answers
     by_key = try_method(model, method("4 by_key"), worlds)
-    most = ByKeyRetriever().max_layers
-    kept = most if spec.num_layers >= 2 * most else spec.num_layers
-    assert by_key.index_bytes == 24 * kept * spec.num_kv_heads * spec.head_dim * 2
+    assert by_key.index_bytes == 24 * spec.num_layers * spec.num_kv_heads * spec.head_dim * 2
     target = try_method(model, method(TARGET), worlds)
     assert target.whole_bytes > 10 * target.kept_bytes > 0
 
