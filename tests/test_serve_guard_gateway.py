@@ -42,14 +42,14 @@ def gateway(names: Names) -> Iterator[Gateway]:
     """To 127.0.0.1 alone, of all that is private."""
     schemes = ("rtsp", "rtsps", "http", "https", "tcp")
     rules = UrlRules(schemes=schemes, networks=("127.0.0.1/32",), resolver=names)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with Gateway(rules) as opened:
         yield opened
-    for thread in threading.enumerate():
+    for thread in set(threading.enumerate()) - before:
         if thread.name.startswith("millpond"):
             thread.join(5)
             assert not thread.is_alive(), thread.name
-    assert threading.active_count() <= before + 4  # the servers'
+    assert len(set(threading.enumerate()) - before) <= 4  # the servers'
 
 
 def num_frames(gateway: Gateway, uri: str, **options: str) -> int:

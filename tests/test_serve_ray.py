@@ -26,8 +26,11 @@ def server() -> Iterator[Served]:
 
 
 def test_it_shows_and_answers_as_a_single_process_does(server: Served) -> None:
-    told = server.client.get("/v1/streams").json()["data"]
-    assert [(one["id"], one["state"]) for one in told] == [("yard", "ended"), ("street", "live")]
+    def states() -> list[tuple[str, str]]:
+        return [(one["id"], one["state"]) for one in server.client.get("/v1/streams").json()["data"]]
+
+    # What a worker tells comes by way of the supervisor, after the first frames.
+    until(lambda: states() == [("yard", "ended"), ("street", "live")], "both to be told of")
     until(lambda: server.client.get("/v1/streams/yard").json()["num_frames"] == 12, "all frames to be counted")
     rows = until(lambda: server.client.get("/v1/streams/yard/events").json()["data"], "a narration")
     word = rows[0]["text"].split()[0].strip(",")
