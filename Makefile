@@ -2,6 +2,7 @@
 #
 #   make demo                        watch the clip that ships with Millpond, and ask about it
 #   make test                        run the tests; make test ARGS='-k memory -x' for some of them
+#   make test WORKERS=0              one after the other, in one process
 #   make test ARGS='-m long'         the tests of several minutes, which are left out otherwise
 #   make lint                        check the style
 #   make venv                        only make .venv, with what tests need
@@ -10,6 +11,8 @@
 PYTHON ?= python3
 VENV := .venv
 ARGS ?=
+# A file's tests stay together, and share what they start. Each worker loads torch: more of them need more memory.
+WORKERS ?= 2
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 
@@ -20,7 +23,7 @@ demo: $(VENV)/.installed
 	@$(VENV)/bin/millpond demo
 
 test: $(VENV)/.installed-test
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-test
 	@$(VENV)/bin/ruff check .

@@ -74,16 +74,23 @@ class Telling(nn.Module):
     Without the last, a question's tokens find the frame that they are about only by luck: one answer in hundreds of
     tokens is too faint a hint of where to look.
 
-    cell_layer, frame_layer, rank_layer, name_layer: after how many layers of the language half these are asked. What
-    a later one needs, an earlier one tells: a frame counts what it knows to have come, a name finds its frame's count.
+    cell_layer, frame_layer, rank_layer, name_layer, since_layer: after how many layers of the language half these are
+    asked. What a later one needs, an earlier one tells: a frame counts what it knows to have come, a name finds its
+    frame's count; a time finds its frame, and then what was otherwise there.
     """
 
     def __init__(
-        self, text_dim: int, cell_layer: int = 3, frame_layer: int = 4, rank_layer: int = 5, name_layer: int = 6
+        self,
+        text_dim: int,
+        cell_layer: int = 3,
+        frame_layer: int = 4,
+        rank_layer: int = 5,
+        name_layer: int = 6,
+        since_layer: int = 7,
     ) -> None:
         super().__init__()
         self.cell_layer, self.frame_layer = cell_layer, frame_layer
-        self.rank_layer, self.name_layer = rank_layer, name_layer
+        self.rank_layer, self.name_layer, self.since_layer = rank_layer, name_layer, since_layer
         self.facts = nn.Linear(text_dim, (len(FACTS) - 1) * len(NAMES))
         self.left = nn.Linear(text_dim, len(NAMES))
         self.signs = nn.Linear(text_dim, (TIME_SIGNS + 2) * (NO_SIGN + 1))
@@ -100,7 +107,11 @@ class Telling(nn.Module):
         self.since = nn.Linear(text_dim, 2 * len(NAMES))
 
     def forward(self, layers_BSD: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Tensor:
-        return self._frames(layers_BSD, batch) + self._names(layers_BSD[self.name_layer], batch)
+        return (
+            self._frames(layers_BSD, batch)
+            + self._names(layers_BSD[self.name_layer], batch)
+            + self._since(layers_BSD[self.since_layer], batch)
+        )
 
     def _frames(self, layers_BSD: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Tensor:
         frames, cells = batch["frames"], batch["cells"]
@@ -127,10 +138,11 @@ class Telling(nn.Module):
         return 4 * loss + signs + 0.5 * (rank + count) + cell
 
     def _names(self, states_BSD: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        names = (batch["name_ever"] != IGNORE) | (batch["name_rank"] != IGNORE)
+        names = (batch["name_ever"] != IGNORE) | (batch["name_moment"] != IGNORE)
         states_TD = states_BSD[names]
         moment_T = batch["name_moment"][names]
         clips = torch.arange(len(names))[:, None].expand_as(names)[names]
+        next_BS = torch.where(batch["since_came"] == IGNORE, batch["name_next"], IGNORE)
         signs_TN = torch.where(
             (moment_T != IGNORE)[:, None], batch["signs"][clips, moment_T.clamp(min=0)], torch.tensor(IGNORE)
         )
@@ -139,10 +151,9 @@ class Telling(nn.Module):
             + _sign_loss(self.name_signs(states_TD), signs_TN)
             + 0.5 * _loss(self.name_rank(states_TD), batch["name_rank"][names])
             + 0.5 * _loss(self.name_then(states_TD), batch["name_then"][names])
-            + 0.5 * _loss(self.name_next(states_TD), batch["name_next"][names])
+            + 0.5 * _loss(self.name_next(states_TD), next_BS[names])
             + 0.3 * _loss(self.name_place(states_TD), batch["name_place"][names])
             + 0.5 * _loss(self.name_motion(states_TD), batch["name_motion"][names])
-            + self._since(states_BSD, batch)
         )
 
     def _since(self, states_BSD: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -153,7 +164,8 @@ class Telling(nn.Module):
         truth_T2K = (bits_T2[..., None] >> torch.arange(len(NAMES))) & 1
         logits_T2K = self.since(states_BSD[known]).float().view_as(truth_T2K)
         weight = torch.where(truth_T2K > 0, SINCE_WEIGHT, 1.0)
-        return 3 * F.binary_cross_entropy_with_logits(logits_T2K, truth_T2K.float(), weight)
+        bits = F.binary_cross_entropy_with_logits(logits_T2K, truth_T2K.float(), weight)
+        return 3 * bits + 0.5 * _loss(self.name_next(states_BSD[known]), batch["name_next"][known])
 
 
 def _sign_loss(logits_TX: Tensor, signs_TN: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -107,8 +106,9 @@ def recall(
     name_ever: whether it was there; name_moment: when first; name_rank: how many stand before it in a list of all;
     name_then: what came later, the soonest; name_next: what follows in the list; a number of NAMES or len(NAMES) for
     nothing; name_place, name_motion: where it is and which way it moves, of PLACES and MOTIONS. Of a time that a
-    question gives: name_rank, how many had come by then; name_next, what came after it; and since_came and since_left,
-    all that came and left after it, a bit for each of NAMES.
+    question gives: name_moment, its frame; name_rank, how many had come by then; name_next, what the first news is of;
+    and since_came and since_left, all that came and left after it, a bit for each of NAMES. In the answer, name_next is
+    what the next news is of; and of those that an order was asked of, the one that follows.
     sees_F: which frames the question sees; is_whole: whether those were read after all that came before them.
     """
     told = {key: [IGNORE] * len(named) for key in RECALL}
@@ -116,18 +116,23 @@ def recall(
     came = {NAMES.index(witness.world.things[o].name): n for o, n in witness.first_seen(moment).items()}
     listed = sorted(came, key=lambda name: (came[name], name))
     knows_all = is_whole and bool(sees_F[: moment + 1].all())
+    news = _news(witness, asked, moment) if asked.kind == "new" and knows_all else []
+    follows = _follows(asked.kind, named, news)
     for at, name in enumerate(named):
         if name == -1:
             continue
         first = came.get(name)
         if name == SINCE:
-            if asked.kind == "new" and knows_all:
-                since = int(np.abs(witness.times_s + witness.offset_s - asked.used.start_s).argmin())
-                rank = told["name_rank"][at] = len(witness.first_seen(since))
-                told["name_next"][at] = [*listed, len(NAMES)][rank]
-                happened = witness.happened(since, moment)
+            if asked.kind != "new" or follows is None:
+                continue
+            since = _since(witness, asked)
+            if sees_F[since]:
+                told["name_moment"][at] = since
+            if knows_all:
+                told["name_rank"][at] = sum(first <= since for first in came.values())
+                told["name_next"][at] = follows[at]
                 for key, verb in (("since_came", "appears"), ("since_left", "leaves")):
-                    told[key][at] = _bits(witness.world.things[o].name for _, o, v in happened if v == verb)
+                    told[key][at] = sum(1 << name for name, happened in news if happened == verb)
         elif first is None:
             told["name_ever"][at] = 0
         elif sees_F[first]:
@@ -139,8 +144,9 @@ def recall(
                 told["name_motion"][at] = MOTIONS.index(motion)
             if knows_all:
                 told["name_rank"][at] = listed.index(name)
-                if asked.kind != "order":  # there the next of those that were asked about follows
-                    told["name_next"][at] = [*listed, len(NAMES)][listed.index(name) + 1]
+                told["name_next"][at] = [*listed, len(NAMES)][listed.index(name) + 1]
+                if follows is not None:
+                    told["name_next"][at] = follows[at]
                 later = sorted((n, other) for other, n in came.items() if n > first)
                 if not later:
                     told["name_then"][at] = len(NAMES)
@@ -149,5 +155,28 @@ def recall(
     return told
 
 
-def _bits(names: Iterable[str]) -> int:
-    return sum(1 << NAMES.index(name) for name in names)
+def _follows(kind: str, named: list[int], news: list[tuple[int, str]]) -> list[int] | None:
+    """What follows each name where that is not what came next: what happened next, of news, and that may be that
+    something left; and in an order the next of those that were asked about, which stand in the question first."""
+    if kind not in ("new", "order"):
+        return None
+    places = [at for at, name in enumerate(named) if name != -1]
+    said = [name for name, _ in news]
+    if kind == "order":
+        places = places[len(places) // 2 :]
+        said = [named[at] for at in places[1:]]
+    follows = [IGNORE] * len(named)
+    for at, name in zip(places, [*said, len(NAMES)], strict=False):
+        follows[at] = name
+    return follows
+
+
+def _since(witness: Witness, asked: Asked) -> int:
+    """The moment that a question gives the time of."""
+    return int(np.abs(witness.times_s + witness.offset_s - asked.used.start_s).argmin())
+
+
+def _news(witness: Witness, asked: Asked, moment: int) -> list[tuple[int, str]]:
+    """What happened since then, as the answer tells it: a number of NAMES, and the verb."""
+    happened = witness.happened(_since(witness, asked), moment)
+    return [(NAMES.index(witness.world.things[o].name), verb) for _, o, verb in happened]

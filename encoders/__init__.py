@@ -1,7 +1,7 @@
 """Pictures and words to tokens, keys and values."""
 
 from .load import FAMILIES, load_model
-from .model import ModelSpec, Row, Text, VideoLLM
+from .model import ModelSpec, Row, Text, VideoLLM, VisionHalf
 from .tokens import FrameTokens
 
-__all__ = ["FAMILIES", "FrameTokens", "ModelSpec", "Row", "Text", "VideoLLM", "load_model"]
+__all__ = ["FAMILIES", "FrameTokens", "ModelSpec", "Row", "Text", "VideoLLM", "VisionHalf", "load_model"]

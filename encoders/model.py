@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -69,6 +69,20 @@ class Row:
     def __post_init__(self) -> None:
         if not self.parts:
             raise ValueError("a row must bring at least one part to read; got none")
+
+
+class VisionHalf(Protocol):
+    """What makes tokens of pictures, as reusers and a robot's feed take it: a VideoLLM, or the eyes of a policy."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def tower(self) -> Tower | None:
+        """Taken apart, for those who compute some patches only; None where it cannot be."""
+
+    def see(self, frames: Sequence[Frame]) -> list[FrameTokens]:
+        """Visual tokens of the frames, one FrameTokens for every `frames_per_block` of them, in order."""
 
 
 class VideoLLM(ABC):

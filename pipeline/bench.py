@@ -42,6 +42,8 @@ BENCHES: Table[Bench] = Table(
         "profile": "bench_profile:ProfileBench",
         "real": "bench_real:RealBench",
         "reuse": "bench_reuse:ReuseBench",
+        "robot": "bench_robot:RobotBench",
+        "robot_policy": "bench_robot_policy:RobotPolicyBench",
         "serve": "bench_serve:ServeBench",
         "streaming": "bench_streaming:StreamingBench",
         "streams": "bench_streams:StreamsBench",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..encoders import VideoLLM
+from ..encoders import VisionHalf
 from ..encoders.reuse import Reuser, ReuseStats, SeerRun
 from ..encoders.reuse.base import blocks_of, tower_of
 from ..encoders.reuse.delta import DeltaReuse
@@ -81,7 +81,7 @@ def to_and_fro(clip: Clip, num_frames: int) -> Clip:
     return clip._replace(frames=tuple(frames))
 
 
-def measure_tower(model: VideoLLM, moving: Moving, num_blocks: int, repeats: int) -> dict[str, Any]:
+def measure_tower(model: VisionHalf, moving: Moving, num_blocks: int, repeats: int) -> dict[str, Any]:
     """All methods on the same blocks, in turn, several times over. What stands for all is the pass whose
     speedup_delta is the median of all."""
     passes = [_one_pass(model, moving.clip.frames, num_blocks, repeat) for repeat in range(repeats)]
@@ -102,7 +102,7 @@ def measure_tower(model: VideoLLM, moving: Moving, num_blocks: int, repeats: int
     }
 
 
-def measure_tower_memory(model: VideoLLM, frames: Sequence[Frame], peak: PeakMemory) -> dict[str, int | None]:
+def measure_tower_memory(model: VisionHalf, frames: Sequence[Frame], peak: PeakMemory) -> dict[str, int | None]:
     """The most that each method takes alone, weights included, over a whole cycle of its blocks."""
     taken: dict[str, int | None] = {}
     for name in ("dense", "stc", "delta"):
@@ -115,7 +115,7 @@ def measure_tower_memory(model: VideoLLM, frames: Sequence[Frame], peak: PeakMem
     return taken
 
 
-def _one_pass(model: VideoLLM, frames: Sequence[Frame], num_blocks: int, repeat: int) -> dict[str, Any]:
+def _one_pass(model: VisionHalf, frames: Sequence[Frame], num_blocks: int, repeat: int) -> dict[str, Any]:
     """The first block is in no figure: it is computed whole by all."""
     seers = {name: reuser.over(model) for name, reuser in _METHODS.items()}
     runs: dict[str, SeerRun] = {name: seer.start() for name, seer in seers.items()}

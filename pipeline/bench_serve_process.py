@@ -18,7 +18,7 @@ from typing import Any
 
 HOST = "127.0.0.1"
 
-_CODE = f"import sys; from {__package__}.serve import read_config, serve; serve(read_config(sys.argv[1]))"
+_CODE = f"from {__package__}.program import main; main()"
 _BEGINS_WITHIN_S = 300.0
 _ENDS_WITHIN_S = 60.0
 _ANSWERS_WITHIN_S = 60.0
@@ -107,7 +107,10 @@ def running_server(
         path.write_text(config, encoding="utf-8")
         with log.open("wb") as told:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _CODE, str(path)], stdin=subprocess.DEVNULL, stdout=told, stderr=told
+                [sys.executable, "-P", "-c", _CODE, "serve", "--config", str(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=told,
+                stderr=told,
             )
         server = Server(port, names)
         try:

@@ -14,12 +14,14 @@ import typer
 
 from ..memory.depots import DepotError
 from ..stream import SOURCES, SourceLost
+from ..stream.require import MissingExtra
 from .answer import Answer, Narration
 from .bench import BENCHES
 from .cli_batch import batch
 from .cli_doctor import doctor
 from .cli_eval import evaluate
 from .cli_page import page
+from .cli_robot import export
 from .cli_serve import serve
 from .config import EngineConfig
 from .opening import opened, reopened, up_to
@@ -62,7 +64,7 @@ def main() -> None:
     logging.getLogger("huggingface_hub").propagate = False
     try:
         app(prog_name="millpond")
-    except (ValueError, SourceLost, DepotError) as error:
+    except (ValueError, SourceLost, DepotError, MissingExtra) as error:
         complain(error)
         sys.exit(2)
     except SystemExit as end:
@@ -275,6 +277,7 @@ app.command("eval")(evaluate)
 app.command()(page)
 app.command()(serve)
 app.command()(doctor)
+app.add_typer(export, name="export")
 
 
 @app.command()

@@ -110,7 +110,9 @@ SOURCES: Table[Source] = Table(
     {
         "file": "video_file:FileSource",
         "folder": "image_dir:ImageDirSource",
+        "lerobot": "lerobot_dataset:EpisodeSource",
         "live": "live:LiveSource",
+        "mcap": "mcap_source:McapSource",
         "synthetic": "synthetic:SyntheticSource",
     },
 )
@@ -120,6 +122,8 @@ _SCHEMES = {
     "file": "file",
     "http": "live",
     "https": "live",
+    "lerobot": "lerobot",
+    "mcap": "mcap",
     "rtsp": "live",
     "rtsps": "live",
     "synthetic": "synthetic",
@@ -134,7 +138,8 @@ PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", "
 
 def open_source(uri: str | os.PathLike[str], *, stream_id: str | None = None, **options: Any) -> Source:
     """Opens what `uri` names: a path or file:// of a video or of a folder of pictures, rtsp(s)://,
-    http(s)://, tcp:// and udp:// with MPEG-TS, device://0 or /dev/video0, synthetic://shapes?seed=1.
+    http(s)://, tcp:// and udp:// with MPEG-TS, device://0 or /dev/video0, synthetic://shapes?seed=1, and robot logs:
+    run.mcap or mcap://run.mcap?topic=/camera, a LeRobot dataset's folder or lerobot://folder?episode=3.
 
     `options` go to the source's class; `millpond sources` lists the classes.
 
@@ -144,7 +149,7 @@ def open_source(uri: str | os.PathLike[str], *, stream_id: str | None = None, **
     """
     text = os.fspath(uri)
     name = source_kind(text)
-    if name in ("file", "folder"):
+    if name in ("file", "folder") or text.lower().startswith("file:/"):
         text = str(local_path(text))
     source_class = SOURCES[name]
     parameters = inspect.signature(source_class).parameters
@@ -182,5 +187,9 @@ def source_kind(uri: str) -> str:
     if uri.startswith("/dev/video"):
         return "live"
     path = local_path(uri)
+    if path.suffix.lower() == ".mcap":
+        return "mcap"
+    if (path / "meta" / "info.json").is_file():
+        return "lerobot"
     is_pictures = path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES
     return "folder" if is_pictures else "file"

@@ -1,14 +1,27 @@
-"""What several test files need: one thread for torch, and an RTSP server."""
+"""What several test files need: one thread for torch, servers on loopback, a gateway to them, a browser.
+
+What a fixture needs is imported when it is used, so that the files that use none stay light.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from selenium.webdriver.chrome.webdriver import WebDriver
+
+    from millpond.pipeline.serve.gateway import Gateway
+
+    from .guarded_parts import Inside, Names
+    from .transport_streams import WebServer
 
 # Tests are many and small: threads would fight over the cores. Read by torch when it is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -71,3 +84,62 @@ def rtsp_server(gstreamer: None) -> Iterator[Callable[..., RtspServer]]:
     yield start
     for server in servers:
         server.kill()
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    from .transport_streams import WebServer
+
+    with WebServer() as server:
+        yield server
+
+
+@pytest.fixture
+def inside() -> Iterator[Inside]:
+    from .guarded_parts import Inside
+
+    server = Inside()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def names() -> Names:
+    from .guarded_parts import Names
+
+    return Names(cam_example=["127.0.0.1"], inside_example=["127.0.0.2"])
+
+
+@pytest.fixture
+def gateway(names: Names) -> Iterator[Gateway]:
+    """One by the rules of `rules_with`; proves its threads gone afterwards."""
+    from millpond.pipeline.serve.gateway import Gateway
+
+    from .guarded_parts import rules_with
+
+    before = set(threading.enumerate())
+    with Gateway(rules_with(names), connect_s=2.0) as opened:
+        yield opened
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("millpond"):
+            thread.join(5)
+            assert not thread.is_alive(), thread.name
+    assert len(set(threading.enumerate()) - before) <= 4  # the servers'
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[WebDriver]:
+    """A browser for all tests of a file."""
+    from .chromium import chromium
+
+    with chromium() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server with the page and two streams, for all tests of a file."""
+    from .page_serving import serving
+
+    with serving() as url:
+        yield url

@@ -1,4 +1,5 @@
-"""What attacks on addresses need: names that change, a server that nobody may be led to, answers that lead on."""
+"""What attacks on addresses need: names that change, a server that nobody may be led to, answers that lead on, and
+FFmpeg behind a gateway."""
 
 from __future__ import annotations
 
@@ -6,7 +7,14 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import av
+
+from millpond.pipeline.serve.url_guard import UrlRules
+
+if TYPE_CHECKING:
+    from millpond.pipeline.serve.gateway import Gateway
 
 
 class Names:
@@ -64,3 +72,22 @@ def playlist(*names: str) -> bytes:
     for name in names:
         lines += ["#EXTINF:1.000,", name]
     return "\n".join([*lines, "#EXT-X-ENDLIST", ""]).encode()
+
+
+def rules_with(names: Names) -> UrlRules:
+    """To 127.0.0.1 alone, of all that is private."""
+    schemes = ("rtsp", "rtsps", "http", "https", "tcp")
+    return UrlRules(schemes=schemes, networks=("127.0.0.1/32",), resolver=names)
+
+
+def num_frames(gateway: Gateway, uri: str, **options: str) -> int:
+    """How many pictures FFmpeg gets through the gateway from an address, up to 5."""
+    opening = gateway.opening(uri)
+    given = {**opening.options, "rw_timeout": "3000000", **options}
+    with av.open(opening.target, options=given, timeout=(5.0, 5.0), io_open=opening.io_open) as container:
+        found = 0
+        for _ in container.decode(video=0):
+            found += 1
+            if found == 5:
+                break
+    return found

@@ -112,6 +112,7 @@ SURFACE = {
     "page": ["--from", "--to"],
     "serve": ["--config", "--host", "--ray", "--workers", "--port"],
     "doctor": ["--config", "--model", "--json"],
+    "export": [],
     "demo": ["--json"],
     "models": ["--json"],
     "sources": ["--json"],

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from millpond.pipeline.stream_spec import StreamSpec
 from .ray_cluster import CONFIG, kill, live, report_of, running, running_ray, until_open, wait_until
 from .redis_server import running_redis
 
-WHAT = Question("What shapes are there?")
+WHAT, LIST = Question("What shapes are there?"), Question("What appeared?")
 FLUSHES = replace(CONFIG, history=HistoryConfig(flush_every_s=0.2))
 
 
@@ -82,11 +83,18 @@ def test_streams_run_are_asked_watched_added_and_removed() -> None:
         assert narrated and {event.stream_id for event in narrated} == {"film"}  # the others are not narrated
         spans = [event.narration.span for event in narrated]
         assert spans == sorted(set(spans))  # none is told twice
-        assert cluster.ask("film", WHAT).seen_until_s == pytest.approx(5.8)  # no frame of it was lost
+        whole = cluster.ask("film", LIST)
+        assert whole.seen_until_s == pytest.approx(5.8)  # no frame of it was lost
+        heard: list[str] = []
+        assert cluster.ask("film", LIST, on_text=heard.append).text == whole.text == heard[-1]
+        assert len(heard) > 1 and heard == sorted(set(heard), key=len)
+        assert all(later.startswith(text) for text, later in pairwise(heard))
 
         with pytest.raises(ValueError, match="remembered") as refused:
             cluster.ask("a", Question("What was there?", since_s=10_000.0, until_s=20_000.0))
         assert "Traceback" not in str(refused.value)
+        with pytest.raises(ValueError, match="remembered"):
+            cluster.ask("a", Question("What was there?", since_s=10_000.0, until_s=20_000.0), on_text=heard.append)
         with pytest.raises(ValueError, match="already"):
             cluster.add(live("a"))
         cluster.add(live("c", 3))
@@ -121,6 +129,31 @@ def test_a_worker_killed_in_mid_answer_is_replaced_and_the_question_answered() -
         wait_until(lambda: set(cluster.overview.workers.values()) == {"running"}, "there are two workers again")
         assert report_of(cluster, home).pid != pid
         assert cluster.overview.num_restarts == 1
+
+
+def test_what_was_told_of_an_answer_is_never_taken_back() -> None:
+    """The worker dies when its first words are there; another, which has seen less, takes the stream."""
+    heard: list[str] = []
+    with running(live("a"), live("b", 2), num_workers=2) as cluster:
+        until_open(cluster, "a", "b")
+        goes_on(cluster, "a")
+        home = cluster.overview.homes["a"]
+        pid = report_of(cluster, home).pid
+
+        def hear(text: str) -> None:
+            if not heard:
+                os.kill(pid, signal.SIGKILL)
+            heard.append(text)
+
+        try:
+            answer = cluster.ask("a", LIST, on_text=hear)
+        except ClusterError as error:
+            assert "answers otherwise; ask again" in str(error)
+        else:
+            assert answer.text.startswith(heard[-1])
+        assert heard and all(later.startswith(text) for text, later in pairwise(heard))
+        wait_until(lambda: cluster.overview.homes.get("a", home) != home, "another worker took it")
+        assert cluster.ask("a", WHAT).text
 
 
 def test_where_the_only_worker_dies_for_good_a_question_fails_in_a_sentence(caplog: pytest.LogCaptureFixture) -> None:

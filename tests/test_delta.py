@@ -11,8 +11,9 @@ from torch import Tensor
 
 from millpond.encoders import FrameTokens, VideoLLM, load_model
 from millpond.encoders.reuse.delta import DeltaReuse
-from millpond.encoders.reuse.delta_seer import DeltaRun, DeltaSeer, fresh_patches
+from millpond.encoders.reuse.delta_seer import DeltaRun, DeltaSeer
 from millpond.encoders.reuse.delta_step import Part, lay_rows, step
+from millpond.encoders.reuse.fresh import joined_patches
 from millpond.encoders.reuse.ledger import Ledger
 from millpond.encoders.towers import Layout, Prepared, Tower
 from millpond.pipeline import Engine, EngineConfig
@@ -156,7 +157,7 @@ def test_what_must_be_fresh_is(model: VideoLLM) -> None:
         see(seer, run, block)
     assert run.ledger is not None and run.cache is not None and run.stats.num_partial == 2
     layout = run.cache.layout
-    under_T = fresh_patches(corner, layout).ravel()[layout.raster_T.numpy()]
+    under_T = joined_patches([corner], layout).ravel()[layout.raster_T.numpy()]
     under_U = under_T[layout.units_UP.numpy()].any(axis=1)
     assert under_U.any() and (run.ledger.age_U[under_U] == 0).all() and (run.ledger.age_U > 0).any()
     run.require_fresh(None)
@@ -181,7 +182,7 @@ def test_a_mask_covers_each_patch_that_it_touches(rows: int, columns: int, seed:
     for r in range(4):
         for c in range(6):
             slow[r, c] = under[np.ix_(patch_row == r, patch_column == c)].any()
-    fast = fresh_patches(mask, layout)
+    fast = joined_patches([mask], layout)
     assert not (slow & ~fast).any()
     assert covered < 1 or (slow == fast).all()
 

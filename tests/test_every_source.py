@@ -20,6 +20,7 @@ from PIL import Image
 from millpond.stream import SOURCES, RateSampler, Source, SourceError, SourceLost, open_source
 
 from .clips import make_clip
+from .robot_logs import write_log, write_v3
 
 LIMIT_S = 2.0
 
@@ -50,7 +51,11 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path, web: str) -> str:
         for number in range(30):
             Image.new("RGB", (32, 24), (8 * number, 0, 0)).save(tmp_path / f"{number}.png")
         return str(tmp_path)
+    for package in {"mcap": ("mcap", "mcap_ros2"), "lerobot": ("pyarrow",)}.get(request.param, ()):
+        pytest.importorskip(package)
     return {
+        "lerobot": lambda: str(write_v3(tmp_path / "arm", (30,))),
+        "mcap": lambda: str(write_log(tmp_path / "run.mcap", with_joints=False)),
         "file": lambda: str(make_clip(tmp_path / "clip.mp4", 30)),
         "live": lambda: f"http://bob:QXsecret@{web}/clip.mp4",
         "synthetic": lambda: "synthetic://shapes?seed=1&duration_s=3&rate_hz=10&width=64&height=48",
@@ -58,7 +63,7 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path, web: str) -> str:
 
 
 def test_every_source_has_settings_and_says_what_it_reads() -> None:
-    assert set(SOURCES) == {"file", "folder", "live", "synthetic"}
+    assert set(SOURCES) == {"file", "folder", "lerobot", "live", "mcap", "synthetic"}
     for name in SOURCES:
         first_line = (SOURCES[name].__doc__ or "").splitlines()[0]
         assert ": " in first_line and first_line.endswith("."), f"{name}: one line, with what it reads"
@@ -168,6 +173,9 @@ def test_a_wrong_option_lists_the_right_ones(uri: str) -> None:
         ("/dev/zero", "is no regular file"),
         ("/dev/video87", "no camera can be opened at /dev/video87"),
         ("device://front", "device://front names no camera; write device://0"),
+        ("mcap://", "names no place; write mcap://path"),
+        ("nothing/here.mcap", "no file or folder at nothing/here.mcap; check the path"),
+        ("lerobot://nothing/here", "is no LeRobot dataset: it has no meta/info.json"),
         ("synthetic://clowns", "no synthetic world is called 'clowns'"),
     ],
 )

@@ -6,7 +6,6 @@ import base64
 import logging
 import socket
 import time
-from collections.abc import Iterator
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -29,12 +28,6 @@ from .transport_streams import (
 
 LOGIN, WRONG = "keeper7:QXpw", "keeper7:QXno"
 WRAP = 2**33
-
-
-@pytest.fixture
-def web() -> Iterator[WebServer]:
-    with WebServer() as server:
-        yield server
 
 
 def playlist(*names: str, lasts_s: float = 1.0, is_whole: bool = True) -> bytes:

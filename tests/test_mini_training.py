@@ -129,15 +129,37 @@ def test_what_came_and_left_since_agrees_with_the_question_for_it(seed: int, num
     if asked is None:
         return
     words = Words(tokenizer())
-    named = words.named(words.question(asked)[0])
+    question, answer = words.question(asked)
+    named = words.named((*question, *answer))
     told = recall(witness, asked, num_frames - 1, named, np.ones(num_frames, dtype=bool), is_whole=True)
     at = named.index(SINCE)
     verbs = {"since_came": "appears", "since_left": "leaves"}
     said = {f"{name} {verbs[key]}" for key in verbs for bit, name in enumerate(NAMES) if told[key][at] >> bit & 1}
     assert said == set(asked.answer.split(", ")) - {"nothing"}
-    came = [name for name in asked.answer.split(", ") if name.endswith("appears")]
-    assert [*NAMES, "nothing"][told["name_next"][at]] == (came[0].removesuffix(" appears") if came else "nothing")
     assert [told["since_came"][other] for other in range(len(named)) if other != at] == [IGNORE] * (len(named) - 1)
+    # From the time on, each says what the next news is of, and the last one that there is none.
+    following = [[*NAMES, "nothing"][number] for number in told["name_next"] if number != IGNORE]
+    news = [news.rpartition(" ")[0] for news in asked.answer.split(", ") if news != "nothing"]
+    assert following == [*news, "nothing"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), num_frames=st.integers(4, 24))
+def test_in_an_order_each_name_says_which_of_those_asked_about_is_next(seed: int, num_frames: int) -> None:
+    from mini_data import Words
+    from mini_lessons import IGNORE, NAMES, recall
+
+    witness = Witness(make_wide_world(seed, duration_s=float(num_frames)), np.arange(float(num_frames)))
+    asked = witness.ask("order", num_frames - 1, np.random.default_rng(seed))
+    if asked is None:
+        return
+    words = Words(tokenizer())
+    question, answer = words.question(asked)
+    named = words.named((*question, *answer))
+    told = recall(witness, asked, num_frames - 1, named, np.ones(num_frames, dtype=bool), is_whole=True)
+    assert all(number == IGNORE for number in told["name_next"][: len(question)]), "not yet told"
+    following = [[*NAMES, "nothing"][number] for number in told["name_next"] if number != IGNORE]
+    assert following == [*asked.answer.split(", ")[1:], "nothing"]
 
 
 def test_what_a_question_cannot_know_is_no_lesson() -> None:

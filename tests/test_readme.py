@@ -22,9 +22,10 @@ def readme() -> str:
 def test_the_python_runs_and_says_what_it_should(tmp_path: Path) -> None:
     blocks = "\n".join(re.findall(r"```python\n(.*?)```", readme(), re.DOTALL))
     done = subprocess.run([sys.executable, "-c", blocks], capture_output=True, text=True, check=True, cwd=tmp_path)
-    first, of_two, second = done.stdout.splitlines()
+    first, of_two, robot, second = done.stdout.splitlines()
     assert re.match(r"\w+ \w+ 13\.0 \(Span\(0\.000\.\.13\.000 s\),\) Timing\(", first)
     assert of_two == first[: first.index(" 13.0")], "the same world, whoever watches it"
+    assert robot == "(24, 192) ('top',) True"
     assert second.startswith("Kept(") and (tmp_path / "memories" / "door" / "millpond.json").exists()
 
 

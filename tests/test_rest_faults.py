@@ -135,7 +135,8 @@ def test_a_torn_segment_is_told_of_and_the_rest_is_kept(model: VideoLLM, tmp_pat
         assert any("half a record" in notice for notice in session.history.notices)
         assert session.history.kept.notices == session.history.notices
         left = spans(session)
-        assert len(known) - 2 <= len(left) < len(known) and set(left) <= set(known)
+        # A block is written as it arrives and again as it is packed: what is torn may be there in its first form.
+        assert len(known) - 2 <= len(left) <= len(known) and set(left) <= set(known)
         push(session, FRAMES[:4])
         assert session.seen_until_s == 43.0 and session.ask(COUNT).text
         check(session)
@@ -203,7 +204,9 @@ def test_a_full_disk_stops_archiving_once_and_never_the_stream(
 ) -> None:
     caplog.set_level(logging.INFO)
     filler = small_disk / "filler"
-    with Engine(settings(), model=model) as engine, Engine(settings(), model=model) as beside:
+    # Nothing is evicted: what is dropped makes room on the disk, and for that long it would not be full.
+    roomy = settings(memory={"budget_bytes": 8_000_000})
+    with Engine(roomy, model=model) as engine, Engine(roomy, model=model) as beside:
         session, twin = engine.session("cam", at=small_disk / "cam"), beside.session("twin")
         for frames in (FRAMES[:12], FRAMES[12:36], FRAMES[36:]):
             push(session, frames)
@@ -227,7 +230,7 @@ def test_a_full_disk_stops_archiving_once_and_never_the_stream(
         at_rest(session)
         known = spans(session)
         check(session)
-    with Engine(settings(), model=model) as engine:
+    with Engine(roomy, model=model) as engine:
         session = engine.session("cam", at=small_disk / "cam")
         assert spans(session) == known and session.seen_until_s == 71.0
         assert session.history.log.search("circle", 9)

@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,19 +29,6 @@ def only(web: WebServer, *, names: Names | None = None, **given: object) -> Web:
     """Lets through 127.0.0.1 alone, of all that is private: what is at 127.0.0.2 stays inside."""
     given.setdefault("total_s", 20.0)
     return Web(rules=UrlRules(networks=("127.0.0.1/32",), resolver=names or Names()), connect_s=2.0, **given)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def web() -> Iterator[WebServer]:
-    with WebServer() as server:
-        yield server
-
-
-@pytest.fixture
-def inside() -> Iterator[Inside]:
-    server = Inside()
-    yield server
-    server.close()
 
 
 def test_a_video_comes_whole(web: WebServer, tmp_path: Path) -> None:

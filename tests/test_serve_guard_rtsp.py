@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import av
@@ -13,52 +13,12 @@ import pytest
 from millpond.pipeline.serve.gateway import Gateway
 from millpond.pipeline.serve.pump import Cut
 from millpond.pipeline.serve.rtsp_filter import RtspFilter
-from millpond.pipeline.serve.url_guard import UrlRefused, UrlRules
+from millpond.pipeline.serve.url_guard import UrlRefused
 
 from .clips import RATE_HZ
 from .conftest import RtspServer
-from .guarded_parts import Inside, Names
+from .guarded_parts import Inside, Names, num_frames, rules_with
 from .transport_streams import tcp_sender, transport_stream
-
-
-@pytest.fixture
-def inside() -> Iterator[Inside]:
-    server = Inside()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names(cam_example=["127.0.0.1"], inside_example=["127.0.0.2"])
-
-
-@pytest.fixture
-def gateway(names: Names) -> Iterator[Gateway]:
-    """To 127.0.0.1 alone, of all that is private."""
-    schemes = ("rtsp", "rtsps", "http", "https", "tcp")
-    rules = UrlRules(schemes=schemes, networks=("127.0.0.1/32",), resolver=names)
-    before = set(threading.enumerate())
-    with Gateway(rules, connect_s=2.0) as opened:
-        yield opened
-    for thread in set(threading.enumerate()) - before:
-        if thread.name.startswith("millpond"):
-            thread.join(5)
-            assert not thread.is_alive(), thread.name
-    assert len(set(threading.enumerate()) - before) <= 4  # the servers'
-
-
-def num_frames(gateway: Gateway, uri: str, **options: str) -> int:
-    """How many pictures FFmpeg gets through the gateway from an address, up to 5."""
-    opening = gateway.opening(uri)
-    given = {**opening.options, "rw_timeout": "3000000", **options}
-    with av.open(opening.target, options=given, timeout=(5.0, 5.0), io_open=opening.io_open) as container:
-        found = 0
-        for _ in container.decode(video=0):
-            found += 1
-            if found == 5:
-                break
-    return found
 
 
 def test_a_real_rtsp_server_plays_through(gateway: Gateway, rtsp_server: Callable[..., RtspServer]) -> None:
@@ -168,7 +128,6 @@ def test_nobody_there_is_told_at_once(gateway: Gateway) -> None:
 
 
 def test_closing_ends_what_is_open(names: Names) -> None:
-    rules = UrlRules(networks=("127.0.0.1/32",), resolver=names)
     heard = threading.Event()
 
     def silent(method: str) -> bytes:
@@ -176,7 +135,7 @@ def test_closing_ends_what_is_open(names: Names) -> None:
         return b""
 
     with RtspTalker(silent) as talker:
-        gateway = Gateway(rules)
+        gateway = Gateway(rules_with(names))
         target = gateway.opening(f"rtsp://cam.example:{talker.port}/x").target
         with socket.create_connection(("127.0.0.1", int(target.rsplit(":", 1)[1].split("/")[0])), timeout=10) as near:
             near.sendall(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n")

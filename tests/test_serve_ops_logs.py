@@ -48,6 +48,8 @@ def logging_to(found: Log, **settings: Any) -> Iterator[None]:
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     hooks = sys.excepthook, threading.excepthook
     try:
+        for logger in loggers[1:4]:  # uvicorn's: another test's server may have set them
+            logger.setLevel(logging.NOTSET)
         with warnings.catch_warnings():
             configure_logs(to=found.stream, **settings)
             found.handlers = loggers[0].handlers[:]

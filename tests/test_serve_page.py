@@ -17,24 +17,12 @@ import httpx
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from .chromium import chromium, complaints, measure
+from .chromium import complaints, measure
 from .page_browser import Page
-from .page_serving import WORLD, serving
+from .page_serving import WORLD
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[WebDriver]:
-    with chromium() as driver:
-        yield driver
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serving() as url:
-        yield url
 
 
 @pytest.fixture

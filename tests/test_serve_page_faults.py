@@ -39,6 +39,7 @@ PIECES = ("A ", "red ", "circle ", "and <img src=x ", 'onerror="window.broken = 
 
 @pytest.fixture
 def driver() -> Iterator[WebDriver]:
+    """One for each test: no tab and no token is left to the next."""
     with chromium() as driver:
         yield driver
 

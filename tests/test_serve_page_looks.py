@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +18,9 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("selenium")
 
-from .chromium import chromium, complaints, look_as, measure, shot
+from .chromium import complaints, look_as, measure, shot
 from .page_browser import Page
-from .page_serving import serving, settings_of
+from .page_serving import settings_of
 from .serve_server import served
 
 if TYPE_CHECKING:
@@ -33,18 +32,6 @@ MOST_BYTES = 200_000
 PICTURED = {"front-door": 228, "yard": 100, "loading-bay": 194}
 # What is stored: (width, height, dark).
 LOOKS = {"page-light": (1280, 1120, False), "page-dark": (1280, 1120, True), "page-phone": (360, 780, False)}
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[WebDriver]:
-    with chromium() as driver:
-        yield driver
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serving() as url:
-        yield url
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -128,3 +129,24 @@ def test_a_server_that_others_can_reach_needs_a_token(tmp_path: Path) -> None:
         while httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=60).status_code != 200:
             assert time.monotonic() < deadline_s
         assert server.end() == 0, server.log
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_answers_are_sent_at_once(host: str) -> None:
+    """An answer's head and body are two small writes: Nagle's algorithm would keep the second one back."""
+    from millpond.pipeline.serve.serving import _listening
+
+    async def is_sent_at_once() -> bool:
+        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def visited(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            told.set_result(bool(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+            writer.close()
+
+        async with await asyncio.start_server(visited, sock=listening):
+            _, visitor = await asyncio.open_connection(*listening.getsockname()[:2])
+            visitor.close()
+            return await told
+
+    with _listening(host, 0) as listening:
+        assert asyncio.run(is_sent_at_once())

@@ -11,8 +11,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from ...stream import Frame
+from ...stream.change import ChangeMap
 from ...stream.table import Table
-from ..model import VideoLLM
+from ..model import VisionHalf
 from ..sight import Need, Sight
 from ..towers import Tower
 
@@ -67,30 +68,31 @@ class Computed(NamedTuple):
 class SeerRun:
     """One stream's state. Made by `Seer.start`, given back to `Seer.see` with the stream's next frames.
 
-    Not thread-safe, and not to be shared: one per stream.
+    Not thread-safe, and not to be shared: one per stream. `require_fresh` alone may be called by any thread: what it
+    says holds from the next frame on.
 
+    fresh: masks of what must be fresh, by who wants it; bool, each laid over the whole picture. Replaced, never
+        written.
+    change: how the last block's pixels differ from what their patches were last encoded from; None where that was not
+        looked at.
     computed: of the newest block; None before the first. Replaced and never changed, so that any thread may read it.
     """
 
     def __init__(self) -> None:
         self.stats = ReuseStats()
         self.computed: Computed | None = None
-        self.fresh_HW: np.ndarray | None = None
+        self.fresh: dict[str, np.ndarray] = {}
+        self.change: ChangeMap | None = None
         self.last_call = 0
 
-    def require_fresh(self, mask_HW: np.ndarray | None) -> None:
+    def require_fresh(self, mask_HW: np.ndarray | None, *, owner: str = "caller") -> None:
         """From now on, whatever lies under True is computed anew in every frame; None: nothing has to be.
 
         mask_HW: bool, of any shape: it is laid over the whole picture.
+        owner: who wants it: what several want is joined, and each takes back what is its own.
         """
-        if mask_HW is not None:
-            given = np.asarray(mask_HW)
-            if given.ndim != 2 or given.dtype != np.bool_ or not given.size:
-                raise ValueError(
-                    f"a mask of what must be fresh is a bool array of rows and columns; got {given.dtype} {given.shape}"
-                )
-            mask_HW = given.copy()
-        self.fresh_HW = mask_HW
+        others = {name: mask for name, mask in self.fresh.items() if name != owner}
+        self.fresh = others if mask_HW is None else others | {owner: checked_mask(mask_HW)}
 
     def reset(self) -> None:
         """Forgets what was seen: the next frame is computed whole."""
@@ -164,7 +166,7 @@ class Reuser(ABC):
     """
 
     @abstractmethod
-    def over(self, model: VideoLLM, *, budget_bytes: int = 2 * 2**30) -> Seer[Any]:
+    def over(self, model: VisionHalf, *, budget_bytes: int = 2 * 2**30) -> Seer[Any]:
         """This recipe on that model.
 
         budget_bytes: cap on what all runs hold; over it, the run not seen for longest forgets.
@@ -177,7 +179,7 @@ REUSERS: Table[Reuser] = Table(
 )
 
 
-def tower_of(model: VideoLLM, who: str) -> Tower:
+def tower_of(model: VisionHalf, who: str) -> Tower:
     """The model's tower, or a ValueError that says who wants it."""
     if model.tower is None:
         raise ValueError(
@@ -187,7 +189,7 @@ def tower_of(model: VideoLLM, who: str) -> Tower:
     return model.tower
 
 
-def blocks_of(model: VideoLLM, frames: Sequence[Frame]) -> list[Sequence[Frame]]:
+def blocks_of(model: VisionHalf, frames: Sequence[Frame]) -> list[Sequence[Frame]]:
     """Frames in the groups that the tower takes together; the last one may be short."""
     step = model.spec.frames_per_block
     return [frames[i : i + step] for i in range(0, len(frames), step)]
@@ -197,3 +199,13 @@ def check_once(asked: Sequence[tuple[SeerRun, Sequence[Frame]]]) -> None:
     """ValueError where one stream is asked for twice in a call: it has one state, and its frames one order."""
     if len({id(run) for run, _ in asked}) < len(asked):
         raise ValueError(f"a stream may be seen once in a call; got {len(asked)} requests, two of them of one run")
+
+
+def checked_mask(mask_HW: np.ndarray) -> np.ndarray:
+    """A copy of a mask of what must be fresh. Raises ValueError for what is none."""
+    given = np.asarray(mask_HW)
+    if given.ndim != 2 or given.dtype != np.bool_ or not given.size:
+        raise ValueError(
+            f"a mask of what must be fresh is a bool array of rows and columns; got {given.dtype} {given.shape}"
+        )
+    return given.copy()

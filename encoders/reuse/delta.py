@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ...stream.change import ChangeRule
-from ..model import VideoLLM
+from ..model import VisionHalf
 from .base import Reuser
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class DeltaReuse(Reuser):
         if not self.max_drift > 0:
             raise ValueError(f"max_drift must be above 0; got {self.max_drift}")
 
-    def over(self, model: VideoLLM, *, budget_bytes: int = 2 * 2**30) -> DeltaSeer:
+    def over(self, model: VisionHalf, *, budget_bytes: int = 2 * 2**30) -> DeltaSeer:
         from .delta_seer import DeltaSeer
 
         return DeltaSeer(self, model, budget_bytes)

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from ...stream import Frame
-from ..model import VideoLLM
+from ..model import VisionHalf
 from ..sight import Need, Sight
 from ..towers import Layout
 from .base import Computed, Seer, SeerRun, blocks_of, check_once, tower_of
 from .delta import DeltaReuse
 from .delta_step import FeatureCache, Part, compute_units
 from .evidence import PixelWatch
+from .fresh import joined_patches
 from .ledger import Ledger
 from .none import count_dense, see_in_passing
 from .pace import Costs, Trial
@@ -65,7 +66,9 @@ class _Block:
         self.started_s = time.perf_counter()
         self.run, self.frames, self.layout = run, frames, layout
         self.change = run.watch.compare(layout, frames)
-        is_needed_T = (self.change.changed_HW | fresh_patches(run.fresh_HW, layout)).ravel()[layout.raster_T.numpy()]
+        run.change = self.change
+        is_needed_HW = self.change.changed_HW | joined_patches(run.fresh.values(), layout)
+        is_needed_T = is_needed_HW.ravel()[layout.raster_T.numpy()]
         self.is_needed_U: np.ndarray = is_needed_T[layout.units_UP.numpy()].any(axis=1)
         self.units: np.ndarray | None = None
         self.cache = run.cache
@@ -87,7 +90,7 @@ class _Whole(NamedTuple):
 class DeltaSeer(Seer[DeltaRun]):
     """Delta reuse over one model, for any number of streams. Not thread-safe."""
 
-    def __init__(self, recipe: DeltaReuse, model: VideoLLM, budget_bytes: int) -> None:
+    def __init__(self, recipe: DeltaReuse, model: VisionHalf, budget_bytes: int) -> None:
         super().__init__(budget_bytes)
         self._recipe, self._model = recipe, model
         self._tower = tower_of(model, "delta reuse")
@@ -253,6 +256,7 @@ class DeltaSeer(Seer[DeltaRun]):
         took_s = (time.perf_counter() - started_s) / len(blocks)
         costs.dense_took(took_s)
         for run, _, _ in blocks:
+            run.change = None
             was_control = run.trial.wants_control
             run.trial.dense_took(took_s)
             if was_control and run.trial.is_resting:
@@ -271,22 +275,6 @@ class DeltaSeer(Seer[DeltaRun]):
     def _wait(self) -> None:
         if self._tower.device.type == "cuda":
             torch.cuda.synchronize(self._tower.device)
-
-
-def fresh_patches(mask_HW: np.ndarray | None, layout: Layout) -> np.ndarray:
-    """Which patches lie, with any part, under True of a mask laid over the whole picture: bool, rows by columns."""
-    if mask_HW is None:
-        return np.zeros(layout.grid_hw, bool)
-    sums = np.zeros((mask_HW.shape[0] + 1, mask_HW.shape[1] + 1), np.int64)
-    sums[1:, 1:] = mask_HW.cumsum(axis=0).cumsum(axis=1)
-    edges = []
-    for num_patches, covered, num_cells in zip(layout.grid_hw, layout.covered_hw, mask_HW.shape, strict=True):
-        at = np.arange(num_patches + 1) * (covered * num_cells / num_patches)
-        low, high = np.floor(at[:-1] + 1e-9).astype(int), np.ceil(at[1:] - 1e-9).astype(int)
-        edges.append((np.minimum(low, num_cells - 1), np.clip(high, low + 1, num_cells)))
-    (top, bottom), (left, right) = edges
-    counted = sums[bottom][:, right] - sums[top][:, right] - sums[bottom][:, left] + sums[top][:, left]
-    return counted > 0
 
 
 def _patches(units: np.ndarray, layout: Layout) -> np.ndarray:

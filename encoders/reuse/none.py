@@ -9,7 +9,7 @@ import torch
 
 from ...stream import Frame
 from ...stream.change import ChangeRule
-from ..model import VideoLLM
+from ..model import VisionHalf
 from ..sight import Need, Sight
 from ..towers import Tower
 from .base import Computed, Reuser, Seer, SeerRun, blocks_of, check_once, tower_of
@@ -25,7 +25,7 @@ class NoReuse(Reuser):
     Differs from the paper: None.
     """
 
-    def over(self, model: VideoLLM, *, budget_bytes: int = 2 * 2**30) -> Seer[_DenseRun]:
+    def over(self, model: VisionHalf, *, budget_bytes: int = 2 * 2**30) -> Seer[_DenseRun]:
         return _Dense(model, budget_bytes)
 
 
@@ -43,7 +43,7 @@ class _DenseRun(SeerRun):
 
 
 class _Dense(Seer[_DenseRun]):
-    def __init__(self, model: VideoLLM, budget_bytes: int) -> None:
+    def __init__(self, model: VisionHalf, budget_bytes: int) -> None:
         super().__init__(budget_bytes)
         self._model = model
 
@@ -61,7 +61,7 @@ class _Dense(Seer[_DenseRun]):
 
 @torch.inference_mode()
 def see_dense(
-    model: VideoLLM, run: SeerRun, watch: PixelWatch, frames: Sequence[Frame], needs: frozenset[Need]
+    model: VisionHalf, run: SeerRun, watch: PixelWatch, frames: Sequence[Frame], needs: frozenset[Need]
 ) -> list[Sight]:
     """Frames of one stream computed whole, nothing kept; with what is needed besides tokens."""
     if needs - {Need.TEXT, Need.ACTION}:

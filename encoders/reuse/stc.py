@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ...stream import Frame
 from ...stream.change import ChangeRule
-from ..model import VideoLLM
+from ..model import VisionHalf
 from ..sight import Need, Sight
 from ..towers import Layout, Prepared, Tower
 from .base import Computed, Reuser, Seer, SeerRun, blocks_of, check_once, tower_of
 from .evidence import Evidence, PixelWatch, probed_layers
+from .fresh import joined_patches
 from .passes import Passed
 
 # Shapes: T patches of a picture, S those that are computed, C tower channels, H heads, D channels per head.
@@ -35,7 +36,8 @@ class STCCacher(Reuser):
     Paper: Accelerating Streaming Video Large Language Models via Hierarchical Token Compression (arXiv 2512.00891)
     Differs from the paper: the state is one stream's and outlives a call, so frames may come one at a time, and any
         number of streams be seen by one process; where a tower rotates its keys, they are compared before that;
-        a picture of another size is a reference frame.
+        a picture of another size is a reference frame; patches that a caller wants fresh are computed in every frame
+        and in every layer, beside the share, and a frame of which all are is a reference frame.
 
     every_blocks: how many blocks from one reference frame to the next; 1 or more. Published: 2, and 4.
     update_share: share of the patches that are computed in the others, above 0 and up to 1.
@@ -50,7 +52,7 @@ class STCCacher(Reuser):
         if not 0 < self.update_share <= 1:
             raise ValueError(f"update_share is a share of the patches, above 0 and up to 1; got {self.update_share}")
 
-    def over(self, model: VideoLLM, *, budget_bytes: int = 2 * 2**30) -> STCSeer:
+    def over(self, model: VisionHalf, *, budget_bytes: int = 2 * 2**30) -> STCSeer:
         return STCSeer(self, model, budget_bytes)
 
 
@@ -86,7 +88,7 @@ class STCRun(SeerRun):
 class STCSeer(Seer[STCRun]):
     """STC-Cacher over one model; streams are seen one after the other."""
 
-    def __init__(self, recipe: STCCacher, model: VideoLLM, budget_bytes: int) -> None:
+    def __init__(self, recipe: STCCacher, model: VisionHalf, budget_bytes: int) -> None:
         super().__init__(budget_bytes)
         self._recipe, self._model = recipe, model
         self._tower = tower_of(model, "stc reuse")
@@ -107,18 +109,24 @@ class STCSeer(Seer[STCRun]):
         tower, prepared = self._tower, self._tower.prepare(frames)
         layout = prepared.layout
         change = run.watch.compare(layout, frames) if Need.PIXELS in needs else None
+        run.change = change
         run.num_since += 1
-        if not run.layers or run.layout is not layout or run.num_since >= self._recipe.every_blocks:
+        raster_T = layout.raster_T.numpy()
+        fresh_T = torch.from_numpy(joined_patches(run.fresh.values(), layout).ravel()[raster_T])
+        num_fresh = int(fresh_T.sum())
+        is_due = run.num_since >= self._recipe.every_blocks or num_fresh == layout.num_patches
+        if not run.layers or run.layout is not layout or is_due:
             run.layers, run.layout, run.num_since = [], layout, 0
             run.stats.num_full += 1
             num_updated = layout.num_patches
         else:
             run.stats.num_partial += 1
-            num_updated = max(1, int(self._recipe.update_share * layout.num_patches))
+            num_others = layout.num_patches - num_fresh
+            num_updated = num_fresh + max(1, int(self._recipe.update_share * num_others))
         run.stats.num_patches += layout.num_patches
         run.stats.num_recomputed += num_updated
         is_updated_T = torch.full((layout.num_patches,), not run.layers, device=tower.device)
-        passed = _pass(tower, prepared, run.layers, num_updated, needs, is_updated_T)
+        passed = _pass(tower, prepared, run.layers, num_updated, fresh_T.to(tower.device), needs, is_updated_T)
         # In each layer it is others: those of any layer are told.
         mask_T = torch.zeros(layout.num_patches, dtype=torch.bool)
         mask_T[layout.raster_T] = is_updated_T.cpu()
@@ -132,12 +140,14 @@ def _pass(
     prepared: Prepared,
     reference: list[_Reference],
     num_updated: int,
+    fresh_T: Tensor,
     needs: frozenset[Need],
     is_updated_T: Tensor,
 ) -> Passed:
     """One block through all layers. An empty reference: this block becomes it, and is put there.
 
-    is_updated_T: where patches are marked that any layer computes.
+    fresh_T: bool, patches that are among those that are computed in any case. is_updated_T: where patches are marked
+    that any layer computes.
     """
     layout, evidence = prepared.layout, Evidence(probed_layers(tower, needs))
     deep: list[Tensor] = []
@@ -151,7 +161,7 @@ def _pass(
         else:
             kept = reference[layer]
             k_TC = tower.key(layer, a_TC)
-            moved_T = F.cosine_similarity(k_TC, kept.k_TC, dim=-1)
+            moved_T = F.cosine_similarity(k_TC, kept.k_TC, dim=-1).masked_fill(fresh_T, -torch.inf)
             index_S = moved_T.topk(num_updated, largest=False).indices.sort().values
             is_updated_T[index_S] = True
             attention_TC = kept.attention_TC.index_copy(

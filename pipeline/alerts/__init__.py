@@ -3,8 +3,9 @@
 Names are imported when they are first used: a program that only reads rules needs no HTTP client.
 """
 
-from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
+
+from ..lazy_names import lazy_names as _lazy_names
 
 if TYPE_CHECKING:
     from .alert import Alert
@@ -32,28 +33,18 @@ __all__ = [
     "verify_signature",
 ]
 
-_HOME_OF = {
-    "Alert": "alert",
-    "AlertDesk": "desk",
-    "AlertRule": "rule",
-    "Alerts": "service",
-    "Courier": "courier",
-    "DeadLetters": "dead_letter",
-    "NoRule": "service",
-    "Secret": "secret",
-    "Watcher": "watcher",
-    "read_rules": "reading",
-    "verify_signature": "signing",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(_import_module(f".{_HOME_OF[name]}", __name__), name)
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = _lazy_names(
+    __name__,
+    {
+        "alert": ("Alert",),
+        "courier": ("Courier",),
+        "dead_letter": ("DeadLetters",),
+        "desk": ("AlertDesk",),
+        "reading": ("read_rules",),
+        "rule": ("AlertRule",),
+        "secret": ("Secret",),
+        "service": ("Alerts", "NoRule"),
+        "signing": ("verify_signature",),
+        "watcher": ("Watcher",),
+    },
+)

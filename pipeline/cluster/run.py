@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -18,6 +18,7 @@ from ..hub_stream import StreamStats
 from ..question import Question
 from ..stream_spec import StreamSpec
 from .actors import near
+from .along import Told, heard
 from .child import last_line
 from .connect import Connection, connect
 from .names import SUPERVISOR, end_all, find_actor, new_namespace
@@ -135,15 +136,25 @@ class Cluster:
             self._version += 1
             self._lock.notify_all()
 
-    def ask(self, stream_id: str, question: Question, *, timeout_s: float = 60.0) -> Answer:
+    def ask(
+        self,
+        stream_id: str,
+        question: Question,
+        *,
+        timeout_s: float = 60.0,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answer:
         """Asks a stream, wherever it is. Where its worker dies meanwhile, the one that takes the stream is asked.
 
+        on_text: called with the text so far, as it grows, from the caller's thread. What the next worker says begins
+        as what was told before, or there is no answer.
         Raises ValueError as `Session.ask` does, and ClusterError with the reason where no answer came in time.
         """
         import ray
 
         until_s = time.monotonic() + timeout_s
         why = ""
+        told = Told(on_text)
         while True:
             with self._lock:
                 self._check_known(stream_id)
@@ -156,14 +167,14 @@ class Cluster:
                 raise ClusterError(f"stream {stream_id!r} gave no answer within {timeout_s:g} s: {why}")
             if worker is not None:
                 try:
-                    call = find_actor(worker, self.namespace).ask.remote(stream_id, question)
-                    try:
-                        answer: Answer = ray.get(call, timeout=left_s)
-                        return answer
-                    except ray.exceptions.GetTimeoutError:
-                        ray.cancel(call)
-                        why = f"{worker} did not answer"
-                        continue
+                    actor = find_actor(worker, self.namespace)
+                    answer = heard(actor, stream_id, question, left_s, None if on_text is None else told.grow)
+                    if not answer.text.startswith(told.text):
+                        raise ClusterError(f"stream {stream_id!r} went to {worker}, which answers otherwise; ask again")
+                    return answer
+                except ray.exceptions.GetTimeoutError:
+                    why = f"{worker} did not answer"
+                    continue
                 except ray.exceptions.RayTaskError as error:
                     cause = error.cause
                     if not isinstance(cause, NotHere):

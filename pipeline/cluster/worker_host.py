@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -21,8 +22,7 @@ from ..hub import Hub
 from ..hub_events import HubEvent, HubStopped
 from ..hub_stream import StreamStats
 from ..question import Question
-from ..serve.looking import kept_near, nearer, overlay_of, shot_of
-from ..serve.views import Overlay, Picture
+from ..shown import Overlay, Picture, kept_near, nearer, overlay_of, shot_of
 from ..stream_spec import StreamSpec
 from .event_ring import EventRing
 from .names import find_actor, source_name
@@ -116,12 +116,29 @@ class WorkerHost:
         Raises:
             NotHere: another worker has the stream, or nothing of it was seen yet.
         """
+        *_, answer = [told async for told in self.ask_along(stream_id, question)]
+        assert isinstance(answer, Answer)
+        return answer
+
+    async def ask_along(self, stream_id: str, question: Question) -> AsyncIterator[str | Answer]:
+        """As `ask`, with the text so far before the answer, as it grows."""
         hub = self._running()
         before = hub.stats().get(stream_id)
         if before is None:
             raise NotHere(f"stream {stream_id!r} is not carried here")
+        news: asyncio.Queue[str | None] = asyncio.Queue()  # None: it is over
+        loop = asyncio.get_running_loop()
+
+        def hear(text: str | None) -> None:
+            loop.call_soon_threadsafe(news.put_nowait, text)
+
+        asked: Future[Answer] | None = None
         try:
-            return await asyncio.wrap_future(hub.ask(stream_id, question))
+            asked = hub.ask(stream_id, question, on_text=hear)
+            asked.add_done_callback(lambda _: hear(None))
+            while (text := await news.get()) is not None:
+                yield text
+            yield asked.result(0)
         except HubStopped as error:
             raise NotHere(f"stream {stream_id!r} is not carried here any more: {error}") from error
         except ValueError as error:
@@ -129,6 +146,9 @@ class WorkerHost:
             if not before.num_processed and before.state != "ended":
                 raise NotHere(str(error)) from error
             raise
+        finally:
+            if asked is not None:
+                asked.cancel()  # where nobody waits any more
 
     async def events(self, incarnation: str, after: int, wait_s: float) -> Heard:
         """What happened after the event of that number of that process; waits up to `wait_s` for something to."""

@@ -3,29 +3,20 @@
 Nothing is imported before it is asked for: a suite's table loads only the reader that is named.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import Any
+from ..lazy_names import lazy_names as _lazy_names
 
-_HOMES = {
-    "CATEGORIES": "item",
-    "FORMS": "item",
-    "Item": "item",
-    "SUITES": "suites",
-    "Said": "item",
-    "Scored": "item",
-    "Suite": "suites",
-}
+if TYPE_CHECKING:
+    from .item import CATEGORIES, FORMS, Item, Said, Scored
+    from .suites import SUITES, Suite
 
 __all__ = ["CATEGORIES", "FORMS", "SUITES", "Item", "Said", "Scored", "Suite"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = _lazy_names(
+    __name__,
+    {
+        "item": ("CATEGORIES", "FORMS", "Item", "Said", "Scored"),
+        "suites": ("SUITES", "Suite"),
+    },
+)

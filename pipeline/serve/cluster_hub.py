@@ -23,7 +23,7 @@ _ASK_S = 120.0
 
 
 class ClusterHub:
-    """What the desk asks of a hub, of a cluster whose workers have the hubs. Answers come whole, not word by word.
+    """What the desk asks of a hub, of a cluster whose workers have the hubs.
 
     on_event: called with what the workers tell, from a thread of its own.
     """
@@ -57,16 +57,13 @@ class ClusterHub:
     def ask(
         self, stream_id: str, question: Question, *, on_text: Callable[[str], None] | None = None
     ) -> Future[Answer]:
-        """Asks a stream, wherever it is. on_text: is called once, with all of it."""
+        """Asks a stream, wherever it is. on_text: called with the text so far, from a thread of this object."""
 
         def ask() -> Answer:
             try:
-                answer = self._cluster.ask(stream_id, question, timeout_s=_ASK_S)
+                return self._cluster.ask(stream_id, question, timeout_s=_ASK_S, on_text=on_text)
             except ClusterError as error:
                 raise HubStopped(str(error)) from error
-            if on_text is not None:
-                on_text(answer.text)
-            return answer
 
         return self._askers.submit(ask)
 

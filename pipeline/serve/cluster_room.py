@@ -12,10 +12,11 @@ from ...stream import Frame
 from ...stream.redact import redact
 from ..cluster.run import Cluster
 from ..hub_events import HubEvent, Narrated
+from ..shown import Overlay, Picture
 from .cluster_hub import ClusterHub, FarFeed
 from .engine_room import place_of
 from .looking import row_of
-from .views import EventRow, Overlay, Picture
+from .views import EventRow
 from .watched import Watched
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from urllib.parse import quote
 from ...memory.event_log import Line
 from ...stream import Frame
 from ...stream.redact import redact
+from ..shown import Overlay, Picture, kept_near, nearer, overlay_of
 from .late_feed import feed_of
-from .looking import kept_near, nearer, overlay_of, row_of
-from .views import EventRow, Overlay, Picture
+from .looking import row_of
+from .views import EventRow
 from .watched import Watched
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from .schemas import Responses, errors
 from .streams import Streams
 
 _LOOK_S = 0.5  # whether whoever asked is still there
+_HAND_OVER_S = 0.0003
 _EVENTS: Responses = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 
@@ -79,6 +80,7 @@ class Answering:
         self._streams, self._stream_id, self._wanted, self._model = streams, stream_id, wanted, model
         self._id, self._created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
         self._text = TextSoFar(wanted.stops)
+        self._has_begun = False
         self._news: asyncio.Queue[str | None] = asyncio.Queue()  # the text so far; None: it is over
         self._loop = asyncio.get_running_loop()
         self._asked: Future[Answer] = streams.ask(stream_id, wanted.question, on_text=self._grew)
@@ -157,6 +159,10 @@ class Answering:
     def _grew(self, text: str) -> None:
         """In the hub's thread."""
         self._hear(text)
+        if text and not self._has_begun:
+            self._has_begun = True
+            # The loop gets the interpreter at once, and not after the next token: half of what p95 would be.
+            time.sleep(_HAND_OVER_S)
 
     def _hear(self, text: str | None) -> None:
         with suppress(RuntimeError):  # the loop has ended

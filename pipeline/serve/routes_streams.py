@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from ...stream.way import Way
+from ..shown import Picture
 from .config_file import ServeConfig
 from .errors import ApiError
 from .schemas import (
@@ -27,7 +28,6 @@ from .schemas import (
 from .sse import Followers
 from .streams import MAX_SEARCHES, Streams
 from .url_guard import checked_source
-from .views import Picture
 
 _JPEG: Responses = {200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}}
 _EVENTS: Responses = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}

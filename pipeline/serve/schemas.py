@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .views import EventRow, Hit, Overlay, StreamEntry, StreamState
+from ..shown import Overlay
+from .views import EventRow, Hit, StateName, StreamEntry, StreamState
 
 _SOURCE = "rtsp(s)://, http(s)://, synthetic://, or file:// below a folder that the operator declared"
 
@@ -42,7 +43,7 @@ class StreamOut(BaseModel):
     object: Literal["stream"] = "stream"
     id: str
     source: Annotated[str, Field(description="credentials masked")]
-    state: Literal["connecting", "live", "retrying", "ended", "failed"]
+    state: StateName
     problem: str | None
     lag_s: Annotated[float | None, Field(description="age of the newest frame that was taken")]
     seen_until_s: float | None

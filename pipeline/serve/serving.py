@@ -123,8 +123,10 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         raise ValueError(
             f"got [server] host {host!r} and port {port}, where nothing can listen: {redact(why)}; choose others"
         ) from None
-    with listening:
-        yield listening
+    # asyncio sends at once (TCP_NODELAY) over what says that it is TCP's, which create_server's does not: an answer in
+    # two parts would wait 40 ms for the other end's acknowledgement.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=listening.detach()) as named:
+        yield named
 
 
 def _address_of(listening: socket.socket) -> str:

@@ -16,6 +16,7 @@ from ...stream.way import Way
 from ..answer import Answer
 from ..hub_events import HubStopped
 from ..question import Question
+from ..shown import Overlay, Picture
 from .engine_room import EngineRoom
 from .looking import found_in, row_of
 from .moments import rfc3339
@@ -25,8 +26,6 @@ from .views import (
     Hit,
     NoStream,
     NotReady,
-    Overlay,
-    Picture,
     StreamEntry,
     StreamState,
     StreamTaken,

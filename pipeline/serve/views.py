@@ -108,38 +108,9 @@ class EventRow(NamedTuple):
     keyframe_s: float | None
 
 
-class Picture(NamedTuple):
-    """A JPEG, and the stream time that it shows."""
-
-    jpeg: bytes
-    pts_s: float
-
-
 class Hit(NamedTuple):
     """A line of some stream's log that fits the words searched for. score: larger is better."""
 
     stream_id: str
     row: EventRow
     score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Overlay:
-    """What was done for a stream's newest frame that was encoded: for drawing over its picture.
-
-    pts_s: of that frame. rows, columns: of the grid of patches. recomputed: raster indices of the patches that went
-    through the vision tower.
-    kept_pts_s: of the newest frame whose tokens were chosen: the newest are all kept, and chosen from when they leave
-    the recent window. kept_rows, kept_columns: of the grid of visual tokens. kept: raster indices of the kept ones.
-    change_share: as in StreamState.
-    """
-
-    pts_s: float
-    rows: int
-    columns: int
-    recomputed: list[int]
-    kept_pts_s: float | None
-    kept_rows: int
-    kept_columns: int
-    kept: list[int]
-    change_share: float

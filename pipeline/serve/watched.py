@@ -13,9 +13,10 @@ from ...stream.redact import redact, redact_uri
 from ...stream.way import Way
 from ..feeds import Feed
 from ..hub_stream import StreamStats
+from ..shown import Picture, shot_of
 from .late_feed import LateFeed
-from .looking import row_of, shot_of
-from .views import EventRow, Picture, StateName, StreamEntry, StreamState
+from .looking import row_of
+from .views import EventRow, StateName, StreamEntry, StreamState
 
 if TYPE_CHECKING:
     from ..session import Session

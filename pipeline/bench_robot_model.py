@@ -1,0 +1,61 @@
+"""A model of a published shape in a folder, so that two processes can load the same one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..encoders.load import BUILT_IN
+from .bench_shapes import BUILT_IN_SHAPE
+
+# SigLIP-SO400M at 384 pixels and Qwen2-0.5B: LLaVA-OneVision-0.5B, 196 tokens a frame.
+VISION = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 16,
+    "image_size": 384,
+    "patch_size": 14,
+}
+TEXT = {
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+}
+
+
+def save_llava(folder: Path, vision: dict[str, int] | None = None, text: dict[str, int] | None = None) -> Path:
+    """Saves a LLaVA-OneVision of any shape, weights drawn at random, in bfloat16 and with the built-in model's words;
+    by default LLaVA-OneVision-0.5B's. Returns the folder."""
+    from transformers import AutoTokenizer, LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+
+    built_in = BUILT_IN[BUILT_IN_SHAPE]
+    vision = vision or VISION
+    config: Any = LlavaOnevisionConfig.from_pretrained(built_in)
+    config.vision_config.update(dict(vision))
+    shape: dict[str, Any] = dict(text or TEXT)
+    shape["head_dim"] = shape["hidden_size"] // shape["num_attention_heads"]
+    shape["layer_types"] = ["full_attention"] * shape["num_hidden_layers"]
+    config.text_config.update(shape)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model: Any = LlavaOnevisionForConditionalGeneration(config)
+    finally:
+        torch.set_default_dtype(before)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(built_in).save_pretrained(folder)
+    side_px = vision["image_size"]
+    processor = json.loads((built_in / "preprocessor_config.json").read_text())
+    processor["size"] = {"height": side_px, "width": side_px}
+    processor["image_grid_pinpoints"] = [[side_px, side_px]]
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
