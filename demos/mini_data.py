@@ -33,7 +33,7 @@ FRAME_TOKENS = SIDE * SIDE + 1
 HARD = (
     *("new", "order") * 4,
     *("list", "when") * 3,
-    *("after", "count_all", "count_now", "motion") * 2,
+    *("after", "count_all", "count_now", "motion", "there") * 2,
     *("last", "read_when", "count_group"),
 )
 """Kinds of questions that are asked that much more often than others: they come last, and need the most."""

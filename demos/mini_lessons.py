@@ -105,10 +105,10 @@ def recall(
 
     name_ever: whether it was there; name_moment: when first; name_rank: how many stand before it in a list of all;
     name_then: what came later, the soonest; name_next: what follows in the list; a number of NAMES or len(NAMES) for
-    nothing; name_place, name_motion: where it is and which way it moves, of PLACES and MOTIONS. Of a time that a
+    nothing; name_place: where it was last; name_motion: which way it moves; of PLACES and MOTIONS. Of a time that a
     question gives: name_moment, its frame; name_rank, how many had come by then; name_next, what the first news is of;
     and since_came and since_left, all that came and left after it, a bit for each of NAMES. In the answer, name_next is
-    what the next news is of; and of those that an order was asked of, the one that follows.
+    what the next news is of; of those that an order was asked of, the one that follows, and of those in sight likewise.
     sees_F: which frames the question sees; is_whole: whether those were read after all that came before them.
     """
     told = {key: [IGNORE] * len(named) for key in RECALL}
@@ -138,7 +138,8 @@ def recall(
         elif sees_F[first]:
             told["name_ever"][at], told["name_moment"][at] = 1, first
             is_here = witness.seen_NO[moment, numbers[name]]
-            if is_here and (place := witness.place_words(moment, numbers[name])) is not None:
+            last = witness.last_seen(moment, numbers[name])
+            if sees_F[last] and (place := witness.place_words(last, numbers[name])) is not None:
                 told["name_place"][at] = PLACES.index(place)
             if is_here and knows_all and (motion := witness.motion_words(moment, numbers[name])) is not None:
                 told["name_motion"][at] = MOTIONS.index(motion)
@@ -157,13 +158,14 @@ def recall(
 
 def _follows(kind: str, named: list[int], news: list[tuple[int, str]]) -> list[int] | None:
     """What follows each name where that is not what came next: what happened next, of news, and that may be that
-    something left; and in an order the next of those that were asked about, which stand in the question first."""
-    if kind not in ("new", "order"):
+    something left; of what is in sight the next of that; and in an order the next of those that were asked about, which
+    stand in the question first."""
+    if kind not in ("new", "order", "there"):
         return None
     places = [at for at, name in enumerate(named) if name != -1]
     said = [name for name, _ in news]
-    if kind == "order":
-        places = places[len(places) // 2 :]
+    if kind != "new":
+        places = places[len(places) // 2 :] if kind == "order" else places
         said = [named[at] for at in places[1:]]
     follows = [IGNORE] * len(named)
     for at, name in zip(places, [*said, len(NAMES)], strict=False):

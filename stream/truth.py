@@ -54,6 +54,11 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "In which part of the picture is the {color} {shape}?",
         "Where can I find the {color} {shape}?",
     ),
+    "last_seen": (
+        "Where did I last see the {color} {shape}?",
+        "Where was the {color} {shape} last seen?",
+        "Where was the {color} {shape} when it was last there?",
+    ),
     "motion": (
         "Which way does the {color} {shape} move?",
         "In which direction does the {color} {shape} move?",
@@ -66,6 +71,14 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
     "new": ("What is new since {since} s?",),
     "list": ("What appeared?", "Which objects appeared?", "Summarize the video.", "What happened in the video?"),
+    "there": (
+        "What is there now?",
+        "What is there?",
+        "Which objects are there now?",
+        "What can you see right now?",
+        "What do you see?",
+        "What is in the picture now?",
+    ),
     "is_there": (
         "Is there a {color} {shape} now?",
         "Is a {color} {shape} visible now?",
@@ -143,6 +156,10 @@ class Witness:
         seen = self.seen_NO[: moment + 1]
         return {o: int(seen[:, o].argmax()) for o in range(seen.shape[1]) if seen[:, o].any()}
 
+    def last_seen(self, moment: int, number: int) -> int:
+        """The last moment, up to and including this one, that an object which was seen was seen at."""
+        return moment - int(self.seen_NO[: moment + 1, number][::-1].argmax())
+
     def place_words(self, moment: int, number: int) -> str | None:
         """ "left", "right", "top", "bottom" or "center"; None where two of them would do."""
         x, y = self.xy_NO2[moment, number]
@@ -179,8 +196,7 @@ class Witness:
         came = self.first_seen(moment)
         lines = [(n, o, "appears") for o, n in came.items() if n > after]
         for o in came:
-            seen = self.seen_NO[: moment + 1, o]
-            gone = len(seen) - int(seen[::-1].argmax())
+            gone = self.last_seen(moment, o) + 1
             if gone <= moment and gone > after:
                 lines.append((gone, o, "leaves"))
         return sorted(lines, key=lambda line: (line[0], self._rank(line[1]), line[2]))
@@ -214,12 +230,17 @@ class Witness:
         if kind == "list":
             order = sorted(came, key=lambda o: (came[o], self._rank(o)))
             return {}, ", ".join(things[o].name for o in order) or NOTHING, whole
+        if kind == "there":
+            here = sorted((o for o in came if self.seen_NO[moment, o]), key=self._rank)
+            return {}, ", ".join(things[o].name for o in here) or NOTHING, now
         if kind == "new":
             if moment == 0:
                 return None
             after = max(0, moment - int(rng.integers(1, 5)))
             since_s = self._told_s(after)
             return {"since": time_words(since_s)}, self.news(after, moment), Span(since_s, now_s)
+        if kind == "last_seen":
+            return self._draw_last_seen(came, moment, rng)
         if kind == "did_appear":
             return self._draw_did_appear(came, since, whole, rng)
         if kind == "is_there":
@@ -274,6 +295,21 @@ class Witness:
                 return {"color": color, "shape": shape}, "no", whole
             if len(names) >= 4 and rng.random() < 0.2:
                 color = COLORS[int(rng.integers(len(COLORS)))]
+
+    def _draw_last_seen(
+        self, came: dict[int, int], moment: int, rng: np.random.Generator
+    ) -> tuple[dict[str, str], str, Span] | None:
+        gone = [o for o in came if not self.seen_NO[moment, o]]
+        pool = gone if gone and rng.random() < 0.6 else list(came)
+        if not pool:
+            return None
+        chosen = pool[int(rng.integers(len(pool)))]
+        last = self.last_seen(moment, chosen)
+        place, told_s = self.place_words(last, chosen), self._told_s(last)
+        if place is None:
+            return None
+        thing = self.world.things[chosen]
+        return {"color": thing.color, "shape": thing.shape}, place, Span(told_s, told_s)
 
     def _draw_is_there(
         self, came: dict[int, int], moment: int, now: Span, rng: np.random.Generator

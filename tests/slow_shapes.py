@@ -70,6 +70,10 @@ class SlowWitness:
 
 def _where(seen: SlowWitness, name: str) -> set[str]:
     assert name in seen.here
+    return _last_seen(seen, name)
+
+
+def _last_seen(seen: SlowWitness, name: str) -> set[str]:
     right, down = seen.way[name][1] / [seen.world.aspect, 1.0] - 0.5
     if max(abs(right), abs(down)) < 0.14:
         return {"center"}
@@ -119,6 +123,8 @@ _TOLD = {
         str(sum(n.split()[1] == shape.removesuffix("e" if shape == "crosse" else "") for n in s.came_s))
     },
     rf"Where is the {NAME}\?": _where,
+    rf"Where did I last see the {NAME}\?": _last_seen,
+    r"What is there now\?": lambda s: {", ".join(sorted(s.here)) or "nothing"},
     rf"Is there a {NAME} now\?": lambda s, name: {"yes" if name in s.here else "no"},
     r"What number is shown now\?": lambda s: {s.number()},
     rf"Which way does the {NAME} move\?": _motion,
@@ -137,8 +143,8 @@ _TOLD = {
 
 
 def same(kind: str, told: str, right: set[str]) -> bool:
-    """Whether it is a right answer; things that came in the same second may be told in any order."""
-    if kind in ("list", "new"):
+    """Whether it is a right answer; what is there, and what came in the same second, may be told in any order."""
+    if kind in ("list", "new", "there"):
         return {", ".join(sorted(told.split(", ")))} == {", ".join(sorted(one.split(", "))) for one in right}
     return right == {told}
 

@@ -190,7 +190,7 @@ def test_every_stream_is_asked_in_every_category_and_all_through_it(length_s: in
         shares = [item.at_s / length_s for item in group]
         assert min(shares) < 0.35 and max(shares) > 0.65
         assert len(group) >= 24
-    assert {item.kind for item in asked} >= set(TURNS) - {"read", "read_when", "color_of", "shape_of"}
+    assert {item.kind for item in asked} >= set(TURNS) - {"read", "read_when", "color_of", "shape_of", "last_seen"}
     with open_source(asked[0].video) as source:
         assert (source.duration_s, source.rate_hz) == (length_s, 1.0)  # type: ignore[attr-defined]
 
@@ -214,7 +214,7 @@ def test_what_is_asked_about_the_past_is_past() -> None:
                 assert named[0].appear_s <= item.at_s - 10
             if item.kind == "motion":
                 assert named[0].appear_s >= item.at_s - 12
-            if item.kind in ("color_of", "shape_of"):
+            if item.kind in ("color_of", "shape_of", "last_seen"):
                 (gone,) = [t for t in world.things if t.appear_s <= item.at_s and is_about(item, t.color, t.shape)]
                 assert gone.leave_s <= item.at_s
             if item.kind in ("list", "count_all"):

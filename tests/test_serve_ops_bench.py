@@ -32,7 +32,7 @@ def test_a_plan_checks_itself(plan: Any, given: dict[str, Any], match: str) -> N
 
 def test_a_server_that_cannot_start_says_why() -> None:
     with (
-        pytest.raises(ConnectionError, match=r"the server ended with 1 before it was ready: .*no config\.json"),
+        pytest.raises(ConnectionError, match=r"the server ended with 2 before it was ready: .*no config\.json"),
         running_server("/dev", num_streams=1, fps=1.0, narrated_every_s=2.0, num_followers=1),
     ):
         pass

@@ -45,6 +45,8 @@ ANSWERS = {
     "when": r"\d+(\.\d)?",
     "new": rf"{NOTHING}|{NAME} (appears|leaves)(, {NAME} (appears|leaves))*",
     "list": rf"{NOTHING}|{NAME}(, {NAME})*",
+    "there": rf"{NOTHING}|{NAME}(, {NAME})*",
+    "last_seen": "left|right|top|bottom|center",
     "is_there": "yes|no",
     "count_group": "[0-8]",
     "order": rf"{NAME}, {NAME}, {NAME}",
@@ -88,7 +90,7 @@ def test_answers_are_well_formed_and_causal(
     assert made.kind == kind and re.fullmatch(ANSWERS[kind], made.answer), made
     assert "{" not in made.question
     assert 0 <= made.used.start_s <= made.used.end_s <= TIMES_S[moment]
-    assert kind == "read_when" or made.used.end_s == TIMES_S[moment], "all others rest on what has been since"
+    assert kind in ("read_when", "last_seen") or made.used.end_s == TIMES_S[moment], "all others rest on what has been since"
 
 
 def test_every_kind_occurs_with_every_answer() -> None:
@@ -101,10 +103,11 @@ def test_every_kind_occurs_with_every_answer() -> None:
                 if made is not None:
                     said[kind].add(made.answer)
     assert said["color_of"] == set(COLORS) and said["shape_of"] == set(SHAPES)
-    assert said["where"] == {"left", "right", "top", "bottom", "center"}
+    assert said["where"] == said["last_seen"] == {"left", "right", "top", "bottom", "center"}
     assert said["motion"] == {"left", "right", "up", "down", "still"}
     assert said["did_appear"] == {"yes", "no"}
     assert said["count_now"] >= set("01234") and said["count_all"] >= set("123456")
+    assert NOTHING in said["there"] and len(said["there"]) > 50
     assert said["is_there"] == {"yes", "no"} and said["count_group"] >= set("0123")
     assert len(said["order"]) > 20 and len(said["after"]) > 20 and NOTHING in said["after"]
     assert len(said["read"]) > 40 and len(said["read_when"]) > 20
@@ -171,12 +174,30 @@ def test_a_scene_is_told_as_it_is() -> None:
         "Where is the blue square?": "center",
         "Where is the red cross?": "right",
     }, "what has left is nowhere"
+    assert answers(witness, "there", 7) == {"What is there now?": "red cross, blue square"}
+    assert answers(witness, "there", 0) == {"What is there now?": NOTHING}
+    assert answers(witness, "last_seen", 7) == {
+        "Where did I last see the red circle?": "left",
+        "Where did I last see the blue square?": "center",
+        "Where did I last see the red cross?": "right",
+    }
     assert set(answers(witness, "motion", 7).values()) == {"still"}
     assert answers(witness, "list", 7) == {WORDINGS["list"][0]: "red circle, red cross, blue square"}
     did = answers(witness, "did_appear", 7)
     assert did.pop("Did a red circle appear?") == "yes"
     assert did.pop("Did a blue square appear?") == "yes" and did.pop("Did a red cross appear?") == "yes"
     assert did and set(did.values()) == {"no"}
+
+
+def test_what_is_gone_was_last_seen_where_it_left() -> None:
+    world = scene(("red", "circle", 0, 9))
+    moving = replace(world.things[0], end_xy=(0.9, 0.5), move_start_s=2.0, move_end_s=4.0)
+    witness = Witness(replace(world, things=(moving,)), TIMES_S)
+    question = "Where did I last see the red circle?"
+    for moment, place in ((1, "left"), (6, "right"), (12, "right")):
+        assert answers(witness, "last_seen", moment) == {question: place}
+    made = ask(witness, "last_seen", 12)
+    assert made is not None and (made.used.start_s, made.used.end_s) == (8.0, 8.0)
 
 
 def test_news_are_what_came_and_went_since() -> None:

@@ -16,9 +16,9 @@ from ...stream.world import COLORS, World
 # Shapes: N moments, O objects.
 
 CATEGORY = {
-    **dict.fromkeys(("count_now", "where", "is_there", "read", "motion"), "real-time"),
-    **dict.fromkeys(("when", "first", "last", "did_appear", "read_when", "order", "after"), "backward"),
-    **dict.fromkeys(("list", "count_all", "count_group", "color_of", "shape_of", "new"), "backward"),
+    **dict.fromkeys(("count_now", "where", "is_there", "there", "read", "motion"), "real-time"),
+    **dict.fromkeys(("when", "first", "last", "did_appear", "last_seen", "read_when"), "backward"),
+    **dict.fromkeys(("list", "order", "after", "count_all", "count_group", "color_of", "shape_of", "new"), "backward"),
     **dict.fromkeys(("tell_when", "count_along"), "forward"),
 }
 FORM = {
@@ -29,8 +29,8 @@ FORM = {
 """Of all other kinds it is "words"."""
 TURNS = (
     *("count_now", "when", "did_appear", "tell_when", "where", "list", "order", "read_when"),
-    *("is_there", "after", "count_all", "count_along", "motion", "first", "color_of", "read_when"),
-    *("read", "last", "count_group", "tell_when", "read", "new", "shape_of", "is_there"),
+    *("is_there", "after", "count_all", "count_along", "motion", "first", "color_of", "last_seen"),
+    *("read", "last", "count_group", "tell_when", "there", "new", "shape_of", "is_there"),
 )
 """In which kinds take turns: 7 of what is there, 14 of what was, 3 of what is to come."""
 
@@ -156,9 +156,11 @@ class Questioner:
         at_s, came = float(self.witness.times_s[moment]), self.witness.first_seen(moment)
         if asked.kind in ("list", "count_all"):
             return len(came) <= MOST_NAMED
+        if asked.kind == "there":
+            return int(self.witness.seen_NO[moment].sum()) <= MOST_NAMED
         if asked.kind in _OF_ONE_EVENT or (asked.kind, asked.answer) == ("did_appear", "yes"):
             return asked.used.start_s <= at_s - _PAST_S
-        if asked.kind not in ("motion", "color_of", "shape_of"):
+        if asked.kind not in ("motion", "color_of", "shape_of", "last_seen"):
             return True
         about = next(o for o in came if asked.question == self._wording(asked.kind, o))
         if asked.kind == "motion":
