@@ -331,6 +331,7 @@ def cameras(*names: str) -> Sequence[Camera]:
         (("top", "top"), {}, r"a name of its own for each; got \['top', 'top'\]"),
         (("top",), {"when_stale": "ignore"}, "either to 'raise' or to 'flag'; got 'ignore'"),
         (("top",), {"budget_tokens": 0}, "budget_tokens is 1 or more, or None for all there are; got 0"),
+        (("top",), {"num_threads": 0}, "encoding takes a thread at least, or None for the feed's own choice; got 0"),
         (("top",), {"num_held": 0}, "num_held is how many takes a perception outlives, 1 or more; got 0"),
         (("top",), {"paired_by": "chance"}, "paired by 'arrival' or by 'pts'; got 'chance'"),
         (("top",), {"fresh_share": 0.0}, "fresh_share is a share of the tokens, above 0 and up to 1; got 0"),

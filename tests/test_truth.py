@@ -90,7 +90,7 @@ def test_answers_are_well_formed_and_causal(
     assert made.kind == kind and re.fullmatch(ANSWERS[kind], made.answer), made
     assert "{" not in made.question
     assert 0 <= made.used.start_s <= made.used.end_s <= TIMES_S[moment]
-    assert kind in ("read_when", "last_seen") or made.used.end_s == TIMES_S[moment], "all others rest on what has been since"
+    assert kind in ("read_when", "last_seen") or made.used.end_s == TIMES_S[moment], "all else rests on what was since"
 
 
 def test_every_kind_occurs_with_every_answer() -> None:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ...encoders import VisionHalf
@@ -66,6 +67,8 @@ class RobotFeed:
     reuse: how much of the pictures before is used again.
     num_held: for how many calls of `latest` a perception outlives the next one.
     fit: makes of a frame what the model takes, such as a square; masks and places are those of what comes out.
+    num_threads: of torch, for encoding on a processor; None: as many as torch takes less those that the memory answers
+        with. Torch knows one number for all threads that begin later, and gets its own back when the feed ends.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class RobotFeed:
         reuse: Reuser | None = None,
         num_held: int = 2,
         fit: Callable[[Frame], Frame] | None = None,
+        num_threads: int | None = None,
     ) -> None:
         names = [camera.camera_id for camera in cameras]
         if not names or len(set(names)) < len(names):
@@ -91,12 +95,15 @@ class RobotFeed:
             raise ValueError(f"a stale view is either to 'raise' or to 'flag'; got {when_stale!r}")
         if not 0 < fresh_share <= 1:
             raise ValueError(f"fresh_share is a share of the tokens, above 0 and up to 1; got {fresh_share}")
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f"encoding takes a thread at least, or None for the feed's own choice; got {num_threads}")
         self._cameras = {camera.camera_id: camera for camera in cameras}
         self._eyes = RobotEyes(model, names, reuse or DeltaReuse(), budget_tokens=budget_tokens, fit=fit)
         self._pairing = Pairing(pair_tolerance_s, paired_by)
         self._flags = when_stale == "flag"
         self._fresh_share = fresh_share
         self._memory: RobotMemory = memory or NoMemory()
+        self._num_threads, self._torchs_own = num_threads, 1
         self._ring = SlotRing(num_held)
         self._marking = threading.Lock()
         self._given: Perception | None = None  # the last that was returned
@@ -184,6 +191,7 @@ class RobotFeed:
         if self._is_started or self._is_closed:
             raise ValueError(f"this feed was started already; got start() again on {self!r}; make another")
         self._is_started = True
+        self._torchs_own = torch.get_num_threads()  # the caller's, which no other feed has changed
         try:
             self._memory.open(tuple(self._cameras))
             for camera in self._cameras.values():
@@ -302,6 +310,15 @@ class RobotFeed:
     # The worker's, from here on.
 
     def _run(self) -> None:
+        """Where the feed's threads spin for their next piece of work on every core there is, the scheduler owes them
+        nothing once the memory answers on one of them, and a picture waits for whole slices of time."""
+        torch.set_num_threads(self._num_threads or max(1, self._torchs_own - self._memory.num_threads))
+        try:
+            self._look_on()
+        finally:
+            torch.set_num_threads(self._torchs_own)
+
+    def _look_on(self) -> None:
         while not self._is_closed:
             self._news.wait(_IDLE_S)
             self._news.clear()

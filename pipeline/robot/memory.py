@@ -44,6 +44,11 @@ class RobotMemory(ABC):
         """How many pictures were taken to be remembered."""
 
     @property
+    def num_threads(self) -> int:
+        """How many cores it answers on, that a feed which encodes on the same processor had better leave to it."""
+        return 0
+
+    @property
     def problem(self) -> str | None:
         """Why nothing is remembered any more, in a sentence; None where it is."""
         return None

@@ -162,6 +162,10 @@ class ProcessMemory(RobotMemory):
         return self._num_taken
 
     @property
+    def num_threads(self) -> int:
+        return self._config.num_threads
+
+    @property
     def problem(self) -> str | None:
         return self._problem
 
