@@ -15,14 +15,18 @@ import time
 
 import numpy as np
 import torch
+from transformers import AutoConfig
 
 from millpond.encoders import VideoLLM, load_model
+from millpond.encoders.load import BUILT_IN
 from millpond.memory import MemoryConfig
 from millpond.pipeline import Engine, EngineConfig, HistoryConfig
 from millpond.stream import Frame
 from millpond.stream.render import render
 from millpond.stream.world import make_world
 
+NUM_LAYERS: int = AutoConfig.from_pretrained(BUILT_IN["millpond/mini"]).text_config.num_hidden_layers
+"""A block of keys and values is as large as the model is deep."""
 NUM_FRAMES = 240
 FLUSH_EVERY_S = 0.25
 
@@ -45,7 +49,12 @@ def config(pruner: str = "live_vlm") -> EngineConfig:
     tier = "slab" if pruner == "novel" else "host"
     return EngineConfig(
         memory=MemoryConfig(
-            recent_frames=4, recall_blocks=6, budget_bytes=400_000, pruner=pruner, tier=tier, codec="adaptive"
+            recent_frames=4,
+            recall_blocks=6,
+            budget_bytes=80_000 * NUM_LAYERS,
+            pruner=pruner,
+            tier=tier,
+            codec="adaptive",
         ),
         history=HistoryConfig(flush_every_s=FLUSH_EVERY_S, archive_bytes=4 * 2**20, log_bytes=2**20),
         chunk_frames=2,

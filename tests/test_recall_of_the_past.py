@@ -12,7 +12,7 @@ from millpond.pipeline import Engine, EngineConfig, Session
 from millpond.pipeline.question import NothingRemembered
 from millpond.stream import Span
 
-from .ingesting import frames_of
+from .ingesting import NUM_LAYERS, frames_of
 from .sessions_at import FIRST, at_rest, check, push, settings, told
 
 FRAMES = frames_of(11, 72)
@@ -26,7 +26,7 @@ def model() -> VideoLLM:
 
 
 def forgetful(archive_tokens: bool = False, **history: object) -> EngineConfig:
-    return settings(memory={"budget_bytes": 60_000}, archive_tokens=archive_tokens, **history)
+    return settings(memory={"budget_bytes": 12_000 * NUM_LAYERS}, archive_tokens=archive_tokens, **history)
 
 
 @pytest.fixture(params=[False, True], ids=["pictures", "tokens"])

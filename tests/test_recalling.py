@@ -15,7 +15,7 @@ from millpond.pipeline import Engine, Session
 from millpond.pipeline.recalling import Recalling, Unit
 from millpond.stream import Span
 
-from .ingesting import frames_of
+from .ingesting import NUM_LAYERS, frames_of
 from .sessions_at import push, settings
 
 FRAMES = frames_of(11, 60)
@@ -51,7 +51,7 @@ def seen(engine: Engine) -> Session:
 
 @pytest.mark.parametrize("num_reads", [0, 1, 3])
 def test_no_more_is_read_than_is_allowed(model: VideoLLM, read: list[Unit], num_reads: int) -> None:
-    with Engine(settings(memory={"budget_bytes": 60_000}, num_reads=num_reads), model=model) as engine:
+    with Engine(settings(memory={"budget_bytes": 12_000 * NUM_LAYERS}, num_reads=num_reads), model=model) as engine:
         session = seen(engine)
         session.ask(PAST)
         session.ask(PAST, since_s=0.0, until_s=20.0) if num_reads else None
@@ -62,7 +62,7 @@ def test_no_more_is_read_than_is_allowed(model: VideoLLM, read: list[Unit], num_
 
 
 def test_pictures_are_read_only_where_keys_do_not_reach(model: VideoLLM, read: list[Unit]) -> None:
-    with Engine(settings(memory={"budget_bytes": 60_000}, num_reads=8), model=model) as engine:
+    with Engine(settings(memory={"budget_bytes": 12_000 * NUM_LAYERS}, num_reads=8), model=model) as engine:
         session = seen(engine)
         reach_s = next(iter(session.memory.older.values())).start_s
         answer = session.ask("What appeared before?")

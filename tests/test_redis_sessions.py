@@ -19,7 +19,7 @@ from millpond.memory.depots import DepotError, DepotTaken
 from millpond.pipeline import Engine, EngineConfig, Session
 from millpond.stream import Span
 
-from .ingesting import frames_of
+from .ingesting import NUM_LAYERS, frames_of
 from .redis_server import RedisServer, running_redis
 from .sessions_at import COUNT, FIRST, at_rest, check, push, settings, told, until
 
@@ -318,7 +318,7 @@ def test_a_server_that_evicts_leaves_gaps_and_raises_nothing(
 
 
 def test_pictures_that_the_server_let_go_are_counted(model: VideoLLM, server: RedisServer) -> None:
-    config = settings(memory={"budget_bytes": 60_000})
+    config = settings(memory={"budget_bytes": 12_000 * NUM_LAYERS})
     with (
         opened(model, server.url(), config=config) as writer,
         opened(model, server.url(), read_only=True, config=config) as reader,
