@@ -6,8 +6,7 @@
 Stages: look (what covers each patch, and the words for it), one frame, a few frames, many frames, long clips, and a
 cool-down over all of them; then many frames and a cool-down again. On a CPU, glibc gives large buffers back after each
 use, and getting them again costs half the time; set MALLOC_MMAP_THRESHOLD_=4294967296
-MALLOC_TRIM_THRESHOLD_=8589934592 to have it keep them. And torch's threads spin while they wait, on a core that the
-process which paints the worlds could use; GOMP_SPINCOUNT=1000 ends that, and a quarter of the time with it.
+MALLOC_TRIM_THRESHOLD_=8589934592 to have it keep them.
 """
 
 from __future__ import annotations
