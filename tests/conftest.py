@@ -30,6 +30,17 @@ SYSTEM_PYTHON = "/usr/bin/python3"  # GStreamer's bindings are the system's, not
 SERVER = Path(__file__).parent / "rtsp_server.py"
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For who compares sums to the last bit, whatever OMP_NUM_THREADS says."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class RtspServer:
     """A server in a process of its own, to be stopped, frozen and killed."""
 
