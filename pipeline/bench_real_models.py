@@ -55,7 +55,7 @@ def room_for(shape: RealShape, device: torch.device, *, cpu_bytes: int, feature_
     """
     num_parameters = shape.num_parameters or count_parameters(shape)
     wanted = num_parameters * _BYTES_PER_PARAMETER + feature_bytes + _WORKING_BYTES
-    free = _free_bytes(device)
+    free = free_bytes(device)
     if device.type == "cpu":
         free = min(free, cpu_bytes)
     if wanted <= free:
@@ -84,7 +84,7 @@ def make_real(shape: RealShape, device: torch.device) -> VideoLLM:
     config = getattr(transformers, config_name)(
         vision_config=dict(shape.vision), text_config=dict(shape.text), **dict(shape.top), **_ids(shape.family, words)
     )
-    with _drawing_on(device):
+    with drawing_on(device):
         model = getattr(transformers, model_name)(config)
     for owner in (model.generation_config, model.config, model.config.get_text_config()):
         owner.eos_token_id = []
@@ -164,20 +164,21 @@ def _ids(family: str, words: Any) -> dict[str, int]:
 
 
 @contextmanager
-def _drawing_on(device: torch.device) -> Iterator[None]:
+def drawing_on(device: torch.device, seed: int = 0) -> Iterator[None]:
     """Weights are made there, in bfloat16; the generator of random numbers is then where it was."""
     before = torch.get_default_dtype()
     gpus = [device] if device.type == "cuda" else []
     torch.set_default_dtype(DTYPE)
     try:
         with torch.random.fork_rng(devices=gpus), device:
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             yield
     finally:
         torch.set_default_dtype(before)
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
+    """What a process may still take there; where the system does not tell, no limit is known."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return _proc_bytes("/proc/meminfo", "MemAvailable:") or 2**63

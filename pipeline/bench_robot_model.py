@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..encoders.load import BUILT_IN
+from .bench_real_models import drawing_on
 from .bench_shapes import BUILT_IN_SHAPE
 
 # SigLIP-SO400M at 384 pixels and Qwen2-0.5B: LLaVA-OneVision-0.5B, 196 tokens a frame.
@@ -42,14 +43,8 @@ def save_llava(folder: Path, vision: dict[str, int] | None = None, text: dict[st
     shape["head_dim"] = shape["hidden_size"] // shape["num_attention_heads"]
     shape["layer_types"] = ["full_attention"] * shape["num_hidden_layers"]
     config.text_config.update(shape)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model: Any = LlavaOnevisionForConditionalGeneration(config)
-    finally:
-        torch.set_default_dtype(before)
+    with drawing_on(torch.device("cpu")):
+        model: Any = LlavaOnevisionForConditionalGeneration(config)
     model.generation_config.eos_token_id = None
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(built_in).save_pretrained(folder)

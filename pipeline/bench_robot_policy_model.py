@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +13,12 @@ from torch import Tensor
 from ..encoders.policies import Observation, PI0Policy
 from ..encoders.policies.eyes import PI0Eyes
 from ..stream import Frame
+from .bench_real_models import DTYPE, drawing_on, free_bytes
 from .bench_real_tower import Moving, moving_clips
 
 # Shapes: C cameras, 3 colours, H rows, W columns, 1 robot, T tokens of the prefix, S numbers of a state, A action
 # steps, J numbers of an action.
 
-DTYPE = torch.bfloat16
 _GIB = 2**30
 # Beside the weights: activations, caches, the interpreter and its libraries.
 _WORKING_BYTES = 2 * _GIB
@@ -86,7 +85,7 @@ def make_pi0(shape: str, device: torch.device) -> Any:
     from transformers import PI0Config, PI0ForConditionalGeneration
 
     config = PI0Config(**deepcopy(dict(shape_of(shape))))  # which takes what it is given apart
-    with _drawing_on(device):
+    with drawing_on(device, _SCENE_SEED):
         return PI0ForConditionalGeneration(config).eval()
 
 
@@ -105,7 +104,7 @@ def count_parameters(shape: str) -> int:
 def lack_of_room(num_parameters: int, device: torch.device) -> str:
     """Why a model has no room on the device, in words; empty where it has."""
     wanted = num_parameters * DTYPE.itemsize + _WORKING_BYTES
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _available_bytes()
+    free = free_bytes(device)
     if wanted <= free:
         return ""
     return (
@@ -150,26 +149,3 @@ def scenes(eyes: PI0Eyes, *, num_cameras: int, num_moments: int, num_blocks: int
 def observe(asked: Asked, pixels_C3HW: Tensor, x_CPD: Tensor) -> Observation:
     """One moment."""
     return Observation(asked.ids_1T, asked.state_1S, x_CPD, pixels_C3HW=pixels_C3HW)
-
-
-@contextmanager
-def _drawing_on(device: torch.device) -> Iterator[None]:
-    """Weights are made there, in bfloat16; the generator of random numbers is then where it was."""
-    before = torch.get_default_dtype()
-    gpus = [device] if device.type == "cuda" else []
-    torch.set_default_dtype(DTYPE)
-    try:
-        with torch.random.fork_rng(devices=gpus), device:
-            torch.manual_seed(_SCENE_SEED)
-            yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def _available_bytes() -> int:
-    """What a process may still take; where the system does not tell, no limit is known."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 2**63
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 2**63)

@@ -103,7 +103,7 @@ class RobotFeed:
         self._flags = when_stale == "flag"
         self._fresh_share = fresh_share
         self._memory: RobotMemory = memory or NoMemory()
-        self._num_threads, self._torchs_own = num_threads, 1
+        self._num_threads, self._callers_threads = num_threads, 1
         self._ring = SlotRing(num_held)
         self._marking = threading.Lock()
         self._given: Perception | None = None  # the last that was returned
@@ -191,7 +191,7 @@ class RobotFeed:
         if self._is_started or self._is_closed:
             raise ValueError(f"this feed was started already; got start() again on {self!r}; make another")
         self._is_started = True
-        self._torchs_own = torch.get_num_threads()  # the caller's, which no other feed has changed
+        self._callers_threads = torch.get_num_threads()  # which no other feed has changed
         try:
             self._memory.open(tuple(self._cameras))
             for camera in self._cameras.values():
@@ -312,11 +312,11 @@ class RobotFeed:
     def _run(self) -> None:
         """Where the feed's threads spin for their next piece of work on every core there is, the scheduler owes them
         nothing once the memory answers on one of them, and a picture waits for whole slices of time."""
-        torch.set_num_threads(self._num_threads or max(1, self._torchs_own - self._memory.num_threads))
+        torch.set_num_threads(self._num_threads or max(1, self._callers_threads - self._memory.num_threads))
         try:
             self._look_on()
         finally:
-            torch.set_num_threads(self._torchs_own)
+            torch.set_num_threads(self._callers_threads)
 
     def _look_on(self) -> None:
         while not self._is_closed:
