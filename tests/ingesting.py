@@ -94,9 +94,9 @@ def main() -> None:
         where, pause_s, pruner = line.split()
         child = os.fork()
         if child == 0:
+            _say(f"child {os.getpid()}")  # by the child, so that it stands before all else that it says
             _ingest(model, frames, where, float(pause_s), pruner)
             os._exit(0)
-        _say(f"child {child}")
         os.waitpid(child, 0)
         _say("gone")
 
