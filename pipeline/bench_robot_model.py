@@ -10,24 +10,14 @@ import torch
 
 from ..encoders.load import BUILT_IN
 from .bench_real_models import drawing_on
+from .bench_real_shapes import REAL_SHAPES
 from .bench_shapes import BUILT_IN_SHAPE
 
-# SigLIP-SO400M at 384 pixels and Qwen2-0.5B: LLaVA-OneVision-0.5B, 196 tokens a frame.
-VISION = {
-    "hidden_size": 1152,
-    "intermediate_size": 4304,
-    "num_hidden_layers": 26,
-    "num_attention_heads": 16,
-    "image_size": 384,
-    "patch_size": 14,
-}
-TEXT = {
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-}
+# SigLIP-SO400M at 384 pixels and Qwen2-0.5B, 196 tokens a frame.
+_REAL = next(shape for shape in REAL_SHAPES if shape.name == "llava-onevision-0.5b")
+_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+VISION = {name: _REAL.vision[name] for name in (*_SIZES, "image_size", "patch_size")}
+TEXT = {name: _REAL.text[name] for name in (*_SIZES, "num_key_value_heads")}
 
 
 def save_llava(folder: Path, vision: dict[str, int] | None = None, text: dict[str, int] | None = None) -> Path:
