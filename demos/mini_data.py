@@ -7,6 +7,7 @@ that were dropped.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from mini_lessons import IGNORE, IMAGE, NAMES, RECALL, SIDE, SINCE, frame_facts, patch_labels, recall
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from millpond.stream import time_words
 from millpond.stream.render import render
@@ -273,16 +274,19 @@ def _sees(asked: Asked, moment: int, witness: Witness, seen: Seen, rng: np.rando
 
 
 class Clips(IterableDataset):
-    """An endless stream of batches for one stage, the same for the same seed."""
+    """An endless stream of batches, the same for the same seed, from the step `first` on. Each step draws from a
+    generator of its own, so that neither interruptions nor the number of those who paint change what comes."""
 
-    def __init__(self, tokenizer, mix: Mix, seed: int) -> None:
-        self.words, self.mix, self.seed = Words(tokenizer), mix, seed
+    def __init__(self, tokenizer, mix: Mix, seed: tuple[int, ...], first: int = 0) -> None:
+        self.words, self.mix, self.seed, self.first = Words(tokenizer), mix, seed, first
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         torch.set_num_threads(1)
-        rng = np.random.default_rng(self.seed)
-        while True:
-            yield self.batch(rng, lambda: FIRST_TRAINING_SEED + int(rng.integers(2**40)))
+        painter = get_worker_info()
+        mine, num_painters = (painter.id, painter.num_workers) if painter else (0, 1)
+        for step in itertools.count(self.first + mine, num_painters):
+            rng = np.random.default_rng([*self.seed, step])
+            yield self.batch(rng, lambda rng=rng: FIRST_TRAINING_SEED + int(rng.integers(2**40)))
 
     def batch(self, rng: np.random.Generator, draw_seed: Callable[[], int]) -> dict[str, Tensor]:
         mix = self.mix

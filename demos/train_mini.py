@@ -1,4 +1,5 @@
-"""Trains the built-in model from a seed, in stages, on two CPU cores; an interrupted run goes on where it was.
+"""Trains the built-in model from a seed, in stages, on two CPU cores or a GPU; an interrupted run goes on where it was
+and comes to what it would have come to.
 
     python demos/train_mini.py --out runs/mini                 # all stages
     python demos/train_mini.py --out runs/mini --export encoders/mini
@@ -11,7 +12,7 @@ MALLOC_TRIM_THRESHOLD_=8589934592 to have it keep them.
 
 from __future__ import annotations
 
-import json
+import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ from mini_data import Clips, Mix
 from mini_heads import Looking, Telling
 from mini_lessons import IGNORE, PLACES
 from mini_model import make_model, make_tokenizer, save
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -37,6 +39,10 @@ from millpond.stream.world import COLORS, SHAPES
 # Shapes: N pictures, D channels, B clips, F frames, V visual tokens of a frame, H rows and W columns of pixels.
 
 REPORT_FRAMES = (1, 4, 16, 64)
+SAVE_EVERY = 50
+"""Steps between two states on disk."""
+STATE = "state.safetensors"
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,9 @@ STAGES = (
 )
 
 
-def see(model, pictures_BFHW3: Tensor, tower_every: int = 1) -> tuple[Tensor, Tensor]:
-    """Tower states (N, patches, D) and visual tokens (N, V, D), each frame as a video of its own."""
+def see(model, pictures_BFHW3: Tensor, tower_every: int = 1, turn: int = 0) -> tuple[Tensor, Tensor]:
+    """Tower states (N, patches, D) and visual tokens (N, V, D), each frame as a video of its own. turn: which of every
+    tower_every frames are learned from."""
     if tower_every == 0:
         with torch.no_grad():
             return see(model, pictures_BFHW3)
@@ -85,7 +92,7 @@ def see(model, pictures_BFHW3: Tensor, tower_every: int = 1) -> tuple[Tensor, Te
     if tower_every == 1 or not torch.is_grad_enabled():
         states = tower_states(model, pixels)
     else:
-        learns = torch.arange(len(pixels)) % tower_every == int(torch.randint(tower_every, ()))
+        learns = torch.arange(len(pixels)) % tower_every == turn % tower_every
         with torch.no_grad():
             others = tower_states(model, pixels[~learns])
         some = tower_states(model, pixels[learns])
@@ -127,18 +134,19 @@ def answer_logits(model, batch: dict[str, Tensor], last_BSD: Tensor) -> tuple[Te
 def evaluate(model, tokenizer, *, num_frames: int, clips: int, blind: bool, seed: int = 7) -> dict[str, float]:
     """Share of answers right, whole answer or nothing, by kind, on wide worlds that training never saw."""
     rng = np.random.default_rng(seed)
-    at_once = 8 if num_frames <= 16 else 2
-    maker = Clips(tokenizer, Mix(num_frames, num_frames, at_once, 48, wide=1.0), seed)
+    at_once, device = 8 if num_frames <= 16 else 2, model.device
+    maker = Clips(tokenizer, Mix(num_frames, num_frames, at_once, 48, wide=1.0), (seed,))
     right: dict[str, list[bool]] = {kind: [] for kind in WORDINGS}
     for start in range(0, clips, at_once):
         seeds = iter(range(start, start + at_once))
-        batch = maker.batch(rng, lambda seeds=seeds: next(seeds))
+        batch = on(device, maker.batch(rng, lambda seeds=seeds: next(seeds)))
         if blind:
             batch["pictures"] = torch.zeros_like(batch["pictures"])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with device, torch.autocast(device.type, dtype=torch.bfloat16):
             logits, where = answer_logits(model, batch, read(model, batch, see(model, batch["pictures"])[1])[-1])
         hit = torch.zeros_like(where)
         hit[where] = logits.argmax(-1) == batch["labels"][where]
+        batch, hit, where = on(CPU, batch), hit.to(CPU), where.to(CPU)
         for b in range(len(where)):
             for q in range(int(batch["question"][b].max()) + 1):
                 mine = (batch["question"][b] == q) & where[b]
@@ -171,15 +179,23 @@ def make_optimizers(model, heads) -> list[torch.optim.Optimizer]:
     ]
 
 
+def on(device: torch.device, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: values.to(device, non_blocking=True) for name, values in batch.items()}
+
+
 def told_scores(scores: dict[str, float]) -> str:
     return ", ".join(f"{kind} {share:.3f}" for kind, share in scores.items())
 
 
-def run_stage(stage: Stage, model, heads, optimizers, tokenizer, done: int, seed: int, out: Path) -> None:
+def run_stage(stage: Stage, model, heads, optimizers, tokenizer, done: int, seed: tuple[int, ...], out: Path) -> None:
     """Trains one stage from its step `done` on, saving as it goes."""
-    loader = DataLoader(Clips(tokenizer, stage.mix, seed), batch_size=None, num_workers=1, prefetch_factor=4)
+    device = model.device
+    # One process paints as fast as two cores learn; a GPU learns faster than that.
+    painters = 1 if device.type == "cpu" else max(1, min(16, (os.cpu_count() or 1) - 1))
+    clips = Clips(tokenizer, stage.mix, seed, done)
+    loader = DataLoader(clips, batch_size=None, num_workers=painters, prefetch_factor=4)
     words = [*(f"▁{w}" for w in (*COLORS, *SHAPES)), *"0123456789", *(f"▁{w}" for w in PLACES)]
-    word_ids = torch.tensor(tokenizer.convert_tokens_to_ids(words))
+    word_ids = torch.tensor(tokenizer.convert_tokens_to_ids(words), device=device)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     parameters = [p for group in groups for p in group["params"]]
     model.train()
@@ -191,8 +207,9 @@ def run_stage(stage: Stage, model, heads, optimizers, tokenizer, done: int, seed
             rate *= 1 - step / stage.steps
         for group in groups:
             group["lr"] = stage.peak_lr * rate * (stage.tower_rate if group["name"] == "tower" else 1.0)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            states, visual = see(model, batch["pictures"], stage.tower_every)
+        batch = on(device, batch)
+        with device, torch.autocast(device.type, dtype=torch.bfloat16):
+            states, visual = see(model, batch["pictures"], stage.tower_every, step)
             rows = model.get_input_embeddings().weight[word_ids]
             look = heads["looking"](
                 states, visual[:, :-1], rows, batch["fine"].flatten(0, 1), batch["coarse"].flatten(0, 1)
@@ -217,7 +234,7 @@ def run_stage(stage: Stage, model, heads, optimizers, tokenizer, done: int, seed
             told = f"answers {mean[0]:.3f} looking {mean[1]:.3f} telling {mean[2]:.3f} {pace_s:.2f} s/step"
             print(f"{stage.name} {step + 1}: {told}", flush=True)
         is_last = step + 1 == stage.steps
-        if (step + 1) % 50 == 0 or is_last:
+        if (step + 1) % SAVE_EVERY == 0 or is_last:
             checkpoint(model, heads, optimizers, stage.name, step + 1, out)
         if stage.answers and ((step + 1) % 250 == 0 or is_last):
             model.eval()
@@ -228,26 +245,25 @@ def run_stage(stage: Stage, model, heads, optimizers, tokenizer, done: int, seed
 
 
 def checkpoint(model, heads, optimizers, stage: str, step: int, out: Path) -> None:
-    """Weights and the optimizers' moments as safetensors; the place in the schedule as JSON, written last."""
+    """Weights, the optimizers' moments and the place in the schedule, in one file that is replaced at once."""
     out.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model.{n}": p for n, p in model.named_parameters()}
-    tensors |= {f"heads.{n}": p for n, p in heads.named_parameters()}
+    tensors = named_parameters(model, heads)
     for name, p in list(tensors.items()):
         for optimizer in optimizers:
             for key, value in optimizer.state.get(p, {}).items():
                 tensors[f"moment {key} {name}"] = value
-    save_file({n: t.detach().contiguous() for n, t in tensors.items()}, out / "state.tmp")
-    (out / "state.tmp").rename(out / "state.safetensors")
-    (out / "place.json").write_text(json.dumps({"stage": stage, "step": step}))
+    place = {"stage": stage, "step": str(step)}
+    save_file({n: t.detach().contiguous() for n, t in tensors.items()}, out / "state.tmp", metadata=place)
+    (out / "state.tmp").replace(out / STATE)
 
 
 def restore(model, heads, optimizers, out: Path) -> tuple[str, int]:
     """The stage and step that the folder was left at; ("", 0) for a new one."""
-    if not (out / "place.json").exists():
+    if not (out / STATE).exists():
         return "", 0
-    tensors = load_file(out / "state.safetensors")
-    named = {f"model.{n}": p for n, p in model.named_parameters()}
-    named |= {f"heads.{n}": p for n, p in heads.named_parameters()}
+    with safe_open(out / STATE, "pt") as file:
+        tensors, place = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    named = named_parameters(model, heads)
     with torch.no_grad():
         for name, p in named.items():
             p.copy_(tensors[name])
@@ -256,9 +272,15 @@ def restore(model, heads, optimizers, out: Path) -> tuple[str, int]:
             for name, p in named.items():
                 keys = [n for n in tensors if n.startswith("moment ") and n.endswith(f" {name}")]
                 if id(p) in mine and keys:
-                    optimizer.state[p] = {n.split(" ")[1]: tensors[n] for n in keys}
-    place = json.loads((out / "place.json").read_text())
-    return place["stage"], place["step"]
+                    # Counts of steps stay on the CPU, where AdamW keeps them.
+                    moments = {n.split(" ")[1]: tensors[n] for n in keys}
+                    optimizer.state[p] = {key: t.to(p.device) if t.ndim else t for key, t in moments.items()}
+    return place["stage"], int(place["step"])
+
+
+def named_parameters(model, heads) -> dict[str, Tensor]:
+    parts = (("model", model), ("heads", heads))
+    return {f"{part}.{name}": p for part, module in parts for name, p in module.named_parameters()}
 
 
 def main(
@@ -268,14 +290,19 @@ def main(
     stop_after: Annotated[str, typer.Option(help="name of the last stage to run")] = STAGES[-1].name,
     skip_to: Annotated[str, typer.Option(help="leave what the run is at, and start this stage")] = "",
     evaluate_only: Annotated[bool, typer.Option(help="print the scores, beside a model that does not look")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda; by default a GPU where there is one")] = "auto",
 ) -> None:
     torch.manual_seed(seed)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = make_tokenizer()
     model = make_model(tokenizer)
     model.model.language_model.set_attn_implementation(ATTENTION)
     model.model.vision_tower.set_attn_implementation("eager")
     vision, text = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
     heads = nn.ModuleDict({"looking": Looking(vision, text), "telling": Telling(text)})
+    model.to(device)
+    heads.to(device)
     optimizers = make_optimizers(model, heads)
     at_stage, at_step = restore(model, heads, optimizers, out)
     names = [s.name for s in STAGES]
@@ -285,7 +312,7 @@ def main(
         begin = names.index(at_stage) if at_stage else 0
         for number in range(begin, names.index(stop_after) + 1):
             done = at_step if number == begin else 0
-            run_stage(STAGES[number], model, heads, optimizers, tokenizer, done, seed * 1000 + number + done, out)
+            run_stage(STAGES[number], model, heads, optimizers, tokenizer, done, (seed, number), out)
     model.eval()
     if export:
         save(model, tokenizer, export)

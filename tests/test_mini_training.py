@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -202,3 +203,57 @@ def test_a_tower_that_is_to_learn_from_no_frame_gets_no_gradient() -> None:
         states, visual = see(model, pictures, tower_every)
         assert states.requires_grad == visual.requires_grad == learns
         assert visual.shape == (4, 37, 192)
+
+
+def test_a_run_that_is_interrupted_comes_to_what_it_would_have_come_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at a step that was not saved, in the middle of a stage, and begun again."""
+    import train_mini
+    from mini_data import Mix
+    from safetensors.torch import load_file
+
+    stages = tuple(
+        train_mini.Stage(name, 3, Mix(1, 3, 1, 4, drop=0.5), 1e-3, answers, 1.0, answers, tower_every=2, warmup_steps=2)
+        for name, answers in (("look", 0.0), ("read", 1.0))
+    )
+    monkeypatch.setattr(train_mini, "STAGES", stages)
+    monkeypatch.setattr(train_mini, "SAVE_EVERY", 2)
+    monkeypatch.setattr(train_mini, "REPORT_FRAMES", ())
+    monkeypatch.setattr(train_mini, "evaluate", lambda *_, **__: {})
+
+    def train(out: Path) -> None:
+        train_mini.main(out, seed=3, stop_after="read", device="cpu")
+
+    saved = train_mini.checkpoint
+    for out, stop_at in ((tmp_path / "whole", None), (tmp_path / "parts", ("read", 3))):
+
+        def stopping(*state: object, stop_at: tuple[str, int] | None = stop_at) -> None:
+            if state[3:5] == stop_at:
+                raise KeyboardInterrupt
+            saved(*state)
+
+        monkeypatch.setattr(train_mini, "checkpoint", stopping)
+        with nullcontext() if stop_at is None else pytest.raises(KeyboardInterrupt):
+            train(out)
+    monkeypatch.setattr(train_mini, "checkpoint", saved)
+    train(tmp_path / "parts")
+
+    whole, parts = (load_file(tmp_path / name / train_mini.STATE) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys() and any(name.startswith("moment ") for name in whole)
+    different = [name for name, tensor in whole.items() if not torch.equal(tensor, parts[name])]
+    assert not different
+
+
+def test_batches_are_the_same_however_many_paint_them() -> None:
+    from mini_data import Clips, Mix
+    from torch.utils.data import DataLoader
+
+    drawn = []
+    for first, num_painters in ((0, 0), (0, 1), (0, 2), (2, 2)):
+        clips = Clips(tokenizer(), Mix(1, 3, 1, 4), (5, 0), first)
+        loader = DataLoader(clips, batch_size=None, num_workers=num_painters)
+        drawn.append([None] * first + [batch for batch, _ in zip(loader, range(5 - first), strict=False)])
+    for others in drawn[1:]:
+        for ours, theirs in zip(drawn[0], others, strict=True):
+            assert theirs is None or all(torch.equal(ours[name], theirs[name]) for name in ours)
