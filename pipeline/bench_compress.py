@@ -18,14 +18,14 @@ from ..memory import MemoryConfig
 from ..stream import Frame, Span
 from ..stream.truth import Asked
 from .bench import Bench
-from .bench_mini import FIRST_SEED, NUM_FRAMES, clip_of, wilson
+from .bench_mini import wilson
 from .bench_shapes import BUILT_IN_SHAPE, machine, make_model
+from .bench_worlds import FIRST_SEED, NUM_WORLDS, ask_at_end, make_clip
 from .config import EngineConfig
 from .engine import Engine
 from .question import Question
 
-NUM_WORLDS = 32
-RECENT_FRAMES = 4
+NUM_FRAMES, RECENT_FRAMES = 16, 4
 KEEP_TOKENS = 9  # of the built-in model's 36 a frame
 _WORLDS_AT_ONCE = 8
 _PREFILL_SHAPE, _PREFILL_LAYERS, _PREFILL_FRAMES = "so400m-384", 24, 8
@@ -66,7 +66,10 @@ class CompressBench(Bench):
         tried = dict.fromkeys([*COMPRESSORS, RECENT_ONLY], _Tried())
         built_in = make_model(BUILT_IN_SHAPE if model == "default" else model)
         for first in range(FIRST_SEED, FIRST_SEED + NUM_WORLDS * repeats, _WORLDS_AT_ONCE):
-            worlds = [clip_of(seed) for seed in range(first, first + _WORLDS_AT_ONCE)]
+            worlds = []
+            for seed in range(first, first + _WORLDS_AT_ONCE):
+                clip = make_clip(seed, NUM_FRAMES)
+                worlds.append((clip.frames, ask_at_end(clip, seed)))
             for name in tried:
                 tried[name] += _try(built_in, name, worlds)
         prefill = _prefill_shares({name: one.share for name, one in tried.items() if name != RECENT_ONLY}, repeats)

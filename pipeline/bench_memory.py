@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from .bench import Bench
-from .bench_memory_answers import LONG_FRAMES, NUM_WORLDS, SHORT_FRAMES, TARGET, measure_answers
+from .bench_memory_answers import LONG_FRAMES, SHORT_FRAMES, TARGET, measure_answers
 from .bench_memory_day import DAY_FRAMES, TIERS, measure_day
 from .bench_memory_shapes import measure_recall, measure_reopening, measure_shapes
 from .bench_shapes import BUILT_IN_SHAPE, machine, make_model
+from .bench_worlds import NUM_WORLDS
 
 _GIB = 2**30
 

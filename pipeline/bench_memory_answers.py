@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from ..encoders import Row, Text, VideoLLM
@@ -16,16 +15,14 @@ from ..memory.keeper import Keeper
 from ..memory.pruners.novel import Novel
 from ..memory.recall_gate import RECALL_GATES
 from ..stream import Frame
-from ..stream.render import render
-from ..stream.truth import Asked, Witness
-from ..stream.world import make_world
-from .bench_mini import FIRST_SEED, KINDS, draw, wilson
+from ..stream.truth import Asked
+from .bench_mini import wilson
+from .bench_worlds import FIRST_SEED, ask_along, make_clip
 from .engine import NUM_PROBES
 from .generate import Prompt, generate
 
 # Shapes: L layers, K key/value heads, D channels per head.
 
-NUM_WORLDS = 32
 RECENT_FRAMES = 4
 SHORT_FRAMES, LONG_FRAMES = 16, 32
 FULL, TARGET = "full", "novel+adaptive"
@@ -244,19 +241,8 @@ def _settings(method: Method) -> str:
 
 def _world(seed: int, num_frames: int) -> tuple[list[Frame], dict[int, list[Asked]]]:
     """A world's frames, and questions by the number of frames after which they are asked: half, three quarters, all."""
-    world = make_world(seed, duration_s=float(num_frames), aspect=4 / 3)
-    times_s = [float(t) for t in range(num_frames)]
-    pictures = render(world, times_s, width=320, height=240).rgb_NHW3
-    frames = [Frame(rgb, t, f"world-{seed}", n) for n, (rgb, t) in enumerate(zip(pictures, times_s, strict=True))]
-    rng, witness = np.random.default_rng(seed), Witness(world, times_s)
-    moments = (num_frames // 2, num_frames * 3 // 4, num_frames)
-    asked: dict[int, list[Asked]] = {after: [] for after in moments}
-    for number, kind in enumerate(KINDS):
-        after = moments[(seed + number) % len(moments)]
-        one = draw(witness, kind, after - 1, rng)
-        if one is not None:
-            asked[after].append(one)
-    return frames, asked
+    clip = make_clip(seed, num_frames)
+    return clip.frames, ask_along(clip, seed, (num_frames // 2, num_frames * 3 // 4, num_frames))
 
 
 def _tell(model: VideoLLM, row: Row, one: Asked) -> Told:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,16 @@ import numpy as np
 
 from ..memory import MemoryConfig
 from ..stream import Frame
-from ..stream.render import render
-from ..stream.truth import NOTHING, Asked, Witness
-from ..stream.wide_world import make_wide_world
-from ..stream.world import make_world
+from ..stream.truth import Asked
 from .bench import Bench
+from .bench_worlds import FIRST_SEED, KINDS, NUM_WORLDS, ask_at_end, make_clip
 from .config import EngineConfig
 from .engine import Engine
 from .eval.origin import origin
 from .question import Question
 from .session import Session
 
-# Training takes its seeds from a million on; see demos/mini_data.py.
-FIRST_SEED = 0
-NUM_WORLDS = 32
-NUM_FRAMES = 16
-# What the shipped weights were trained on.
-KINDS = (
-    "color_of", "shape_of", "count_now", "count_all", "first", "last", "did_appear", "where", "motion", "when", "new",
-    "list",
-)  # fmt: skip
+LENGTHS = (16, 64)
 _WORLDS_AT_ONCE = 8
 
 
@@ -46,9 +36,9 @@ class MiniBench(Bench):
     wide: whether the worlds are wide ones.
     """
 
-    lengths: tuple[int, ...] = (NUM_FRAMES,)
+    lengths: tuple[int, ...] = LENGTHS
     kinds: tuple[str, ...] = KINDS
-    wide: bool = False
+    wide: bool = True
 
     about = (
         "mini: answers right, to the letter, on synthetic worlds that training never saw, through the whole "
@@ -81,9 +71,10 @@ class MiniBench(Bench):
         right: dict[str, list[bool]] = defaultdict(list)
         blind: dict[str, list[bool]] = defaultdict(list)
         for first in range(FIRST_SEED, FIRST_SEED + NUM_WORLDS * repeats, _WORLDS_AT_ONCE):
-            worlds = [
-                clip_of(seed, num_frames, self.kinds, wide=self.wide) for seed in range(first, first + _WORLDS_AT_ONCE)
-            ]
+            worlds = []
+            for seed in range(first, first + _WORLDS_AT_ONCE):
+                clip = make_clip(seed, num_frames, wide=self.wide)
+                worlds.append((clip.frames, ask_at_end(clip, seed, self.kinds)))
             for scores, looks in ((right, True), (blind, False)):
                 for kind, hit in _score(engine, worlds, looks):
                     scores[kind].append(hit)
@@ -126,25 +117,6 @@ def wilson(hits: int, num: int) -> tuple[float, float]:
     middle = (share + z * z / (2 * num)) / (1 + z * z / num)
     half = z / (1 + z * z / num) * ((share * (1 - share) + z * z / (4 * num)) / num) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def clip_of(
-    seed: int, num_frames: int = NUM_FRAMES, kinds: Sequence[str] = KINDS, *, wide: bool = False
-) -> tuple[list[Frame], list[Asked]]:
-    """A world's frames, and questions of these kinds about them, asked after the last."""
-    world = (make_wide_world if wide else make_world)(seed, duration_s=float(num_frames), aspect=4 / 3)
-    times_s = [float(t) for t in range(num_frames)]
-    pictures = render(world, times_s, width=320, height=240).rgb_NHW3
-    frames = [Frame(rgb, t, f"world-{seed}", n) for n, (rgb, t) in enumerate(zip(pictures, times_s, strict=True))]
-    witness, rng = Witness(world, times_s), np.random.default_rng(seed)
-    drawn = (draw(witness, kind, num_frames - 1, rng) for kind in kinds)
-    return frames, [one for one in drawn if one is not None]
-
-
-def draw(witness: Witness, kind: str, number: int, rng: np.random.Generator) -> Asked | None:
-    """A question of this kind after that frame, of several one whose answer is not "nothing" where there is one."""
-    drawn = [witness.ask(kind, number, rng, canonical=True) for _ in range(4)]
-    return next((one for one in drawn if one is not None and one.answer != NOTHING), drawn[0])
 
 
 def _score(engine: Engine, clips: list[tuple[list[Frame], list[Asked]]], looks: bool) -> Iterator[tuple[str, bool]]:

@@ -11,7 +11,7 @@ from millpond.pipeline import bench_compress, bench_encode, bench_streaming
 from millpond.pipeline.bench import BENCHES, Bench
 from millpond.pipeline.bench_compress import RECENT_ONLY, CompressBench
 from millpond.pipeline.bench_encode import PARTS, EncodeBench
-from millpond.pipeline.bench_streaming import METHODS, StreamingBench
+from millpond.pipeline.bench_streaming import METHODS, WORLDS, StreamingBench
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +43,20 @@ def test_compress_tells_of_every_compressor(compressed: dict[str, Any]) -> None:
 def test_streaming_pairs_its_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_streaming, "NUM_WORLDS", 8)
     result = StreamingBench().run(model="default", repeats=1)
-    rows = {row["name"]: row for row in result["methods"]}
-    assert rows.keys() == METHODS.keys() and result["num_questions"] > 60
-    whole = rows["none"]
-    assert (whole["recomputed_share"], whole["num_lost"], whole["num_won"], whole["points"]) == (1.0, 0, 0, 0.0)
-    assert rows["stc2"]["recomputed_share"] == pytest.approx((1 + 0.25) / 2, abs=0.01)
-    assert rows["delta"]["recomputed_share"] < 0.5
-    for row in rows.values():
-        balance = (row["num_lost"] - row["num_won"]) / result["num_questions"]
-        assert row["points"] == pytest.approx(100 * balance)
-        assert row["accuracy"] == pytest.approx(whole["accuracy"] - balance)
     table = StreamingBench().table(result)
-    assert all(f"\n{name} " in table for name in rows)
+    for sort in WORLDS:
+        rows = {row["name"]: row for row in result["methods"] if row["worlds"] == sort}
+        assert rows.keys() == METHODS.keys()
+        whole = rows["none"]
+        assert (whole["recomputed_share"], whole["num_lost"], whole["num_won"], whole["points"]) == (1.0, 0, 0, 0.0)
+        assert rows["stc2"]["recomputed_share"] == pytest.approx((1 + 0.25) / 2, abs=0.01)
+        assert rows["delta"]["recomputed_share"] < {"plain": 0.5, "wide": 1.0}[sort]
+        for row in rows.values():
+            assert row["num_questions"] == whole["num_questions"] > 60
+            balance = (row["num_lost"] - row["num_won"]) / row["num_questions"]
+            assert row["points"] == pytest.approx(100 * balance)
+            assert row["accuracy"] == pytest.approx(whole["accuracy"] - balance)
+        assert all(f"\n{sort:7} {name} " in table for name in rows)
 
 
 def test_encode_is_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,9 +33,7 @@ from millpond.pipeline.bench_memory_answers import (
 from millpond.pipeline.bench_memory_day import TIERS, Sample, fit_line, full_from, measure_day, rss_bytes
 from millpond.pipeline.bench_memory_shapes import Shape, measure_recall, measure_shape, random_blocks, shapes
 from millpond.pipeline.bench_shapes import BUILT_IN_SHAPE, make_model
-from millpond.stream import Frame
-from millpond.stream.render import render
-from millpond.stream.world import make_world
+from millpond.pipeline.bench_worlds import make_clip
 
 PLOT = Path(__file__).parent.parent / "demos" / "plot_memory.py"
 SPEC = KVSpec(2, 2, 32, torch.bfloat16)
@@ -80,14 +78,12 @@ def test_every_codec_pruner_and_retriever_is_tried_once() -> None:
 
 def test_worlds_are_read_as_a_session_reads_them(model: VideoLLM, worlds: list[ReadWorld]) -> None:
     taken: list[KVBlock] = []
-    times_s = [float(t) for t in range(16)]
-    pictures = render(make_world(1, duration_s=16.0, aspect=4 / 3), times_s, width=320, height=240).rgb_NHW3
     with Engine(EngineConfig(reuse="none", memory=MemoryConfig(recent_frames=RECENT_FRAMES)), model=model) as engine:
         session = engine.session()
         take = session.take
         session.take = lambda blocks: (taken.extend(blocks), take(blocks))[1]  # type: ignore[method-assign,func-returns-value]
-        for number, picture in enumerate(pictures):
-            session.push(Frame(picture, times_s[number]))
+        for frame in make_clip(1, 16).frames:
+            session.push(frame)
         (sink,) = session.memory.sinks
         mine = worlds[1]
         assert len(taken) == len(mine.blocks) == 16
@@ -112,7 +108,8 @@ def test_bytes_are_those_of_what_left_the_recent_window(model: VideoLLM, worlds:
     assert (nothing.kept_bytes, nothing.whole_bytes) == (0, full.whole_bytes)
     assert nothing.answers == try_method(model, method("no recall"), worlds).answers != full.answers
     by_key = try_method(model, method("4 by_key"), worlds)
-    assert by_key.index_bytes == 24 * spec.num_layers * spec.num_kv_heads * spec.head_dim * 2
+    described = RETRIEVERS["by_key"]().start().describe(left[0])
+    assert by_key.index_bytes == 24 * described.numel() * described.itemsize
     target = try_method(model, method(TARGET), worlds)
     assert target.whole_bytes > 10 * target.kept_bytes > 0
 
