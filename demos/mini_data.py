@@ -8,9 +8,8 @@ that were dropped.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +40,8 @@ HARD = (
 NEED_ALL = ("count_all", "first", "last", "list", "count_group", "order", "after", "motion", "new")
 """Kinds that rest on more moments than one: they are asked of those who see all frames."""
 RECALLED = 8
+MOST_KNOWN = 100_000
+"""Texts whose tokens are remembered."""
 NO_MARK = 0.1
 """The share of questions that are asked without the mark at their end."""
 
@@ -71,13 +72,17 @@ class Words:
 
     def __init__(self, tokenizer) -> None:
         self._tokenizer = tokenizer
-        self.ids = lru_cache(maxsize=100_000)(self._ids)
+        self._known: dict[str, tuple[int, ...]] = {}
         self.prefix = self.ids("<|im_start|>user")
         self.video_id = tokenizer.convert_tokens_to_ids("<video>")
         self.pad_id = tokenizer.convert_tokens_to_ids("<|pad|>")
 
-    def _ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+    def ids(self, text: str) -> tuple[int, ...]:
+        if text not in self._known:
+            if len(self._known) > MOST_KNOWN:
+                self._known.clear()
+            self._known[text] = tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._known[text]
 
     def named(self, ids: tuple[int, ...]) -> list[int]:
         """For each token: which of NAMES it ends, -1 where it ends none; SINCE for the last digit of a time."""
@@ -275,27 +280,41 @@ def _sees(asked: Asked, moment: int, witness: Witness, seen: Seen, rng: np.rando
 
 class Clips(IterableDataset):
     """An endless stream of batches, the same for the same seed, from the step `first` on. Each step draws from a
-    generator of its own, so that neither interruptions nor the number of those who paint change what comes."""
+    generator of its own, so that neither interruptions nor the number of those who paint change what comes.
 
-    def __init__(self, tokenizer, mix: Mix, seed: tuple[int, ...], first: int = 0) -> None:
-        self.words, self.mix, self.seed, self.first = Words(tokenizer), mix, seed, first
+    part: which part of every batch, and of how many: as long as the others, with clips of its own.
+    """
+
+    def __init__(
+        self, tokenizer, mix: Mix, seed: tuple[int, ...], first: int = 0, part: tuple[int, int] = (0, 1)
+    ) -> None:
+        self.words, self.mix, self.seed, self.first, self.part = Words(tokenizer), mix, seed, first, part
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         torch.set_num_threads(1)
         painter = get_worker_info()
         mine, num_painters = (painter.id, painter.num_workers) if painter else (0, 1)
         for step in itertools.count(self.first + mine, num_painters):
-            rng = np.random.default_rng([*self.seed, step])
-            yield self.batch(rng, lambda rng=rng: FIRST_TRAINING_SEED + int(rng.integers(2**40)))
+            yield self.step(step)
 
-    def batch(self, rng: np.random.Generator, draw_seed: Callable[[], int]) -> dict[str, Tensor]:
-        mix = self.mix
+    def step(self, number: int) -> dict[str, Tensor]:
+        """The part's clips of one step."""
+        mix, rng = self.mix, np.random.default_rng([*self.seed, number])
         num_frames = int(rng.integers(mix.min_frames, mix.max_frames + 1))
         # Short clips come in larger numbers, so that a batch costs about the same.
         clips = max(1, mix.clips * mix.max_frames // num_frames)
         clips = min(clips, mix.clips * 2) if mix.max_frames > 1 else clips
         window = int(rng.integers(4, 10)) if rng.random() < mix.window else None
-        packed, shown = zip(*(self._clip(rng, num_frames, draw_seed(), window) for _ in range(clips)), strict=True)
+        number_of_part, num_parts = self.part
+        rng = np.random.default_rng([*self.seed, number, number_of_part])
+        seeds = [FIRST_TRAINING_SEED + int(rng.integers(2**40)) for _ in range(max(1, clips // num_parts))]
+        return self.batch(rng, seeds, num_frames, window)
+
+    def batch(
+        self, rng: np.random.Generator, seeds: list[int], num_frames: int, window: int | None = None
+    ) -> dict[str, Tensor]:
+        """A clip of each of these worlds."""
+        packed, shown = zip(*(self._clip(rng, num_frames, seed, window) for seed in seeds), strict=True)
         batch = join(list(packed), self.words.pad_id, window)
         batch |= {name: np.stack([one[name] for one in shown]) for name in shown[0]}
         return {name: torch.from_numpy(values) for name, values in batch.items()}

@@ -1,5 +1,5 @@
 """Trains the built-in model from a seed, in stages, on two CPU cores or a GPU; an interrupted run goes on where it was
-and comes to what it would have come to.
+and comes to what it would have come to, with as many processes.
 
     python demos/train_mini.py --out runs/mini                 # all stages
     python demos/train_mini.py --out runs/mini --export encoders/mini
@@ -17,7 +17,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -28,10 +28,12 @@ from mini_data import Clips, Mix
 from mini_heads import Looking, Telling
 from mini_lessons import IGNORE, PLACES
 from mini_model import make_model, make_tokenizer, save
+from mini_team import Team, run_together
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
 from millpond.stream.truth import WORDINGS
 from millpond.stream.world import COLORS, SHAPES
@@ -138,8 +140,7 @@ def evaluate(model, tokenizer, *, num_frames: int, clips: int, blind: bool, seed
     maker = Clips(tokenizer, Mix(num_frames, num_frames, at_once, 48, wide=1.0), (seed,))
     right: dict[str, list[bool]] = {kind: [] for kind in WORDINGS}
     for start in range(0, clips, at_once):
-        seeds = iter(range(start, start + at_once))
-        batch = on(device, maker.batch(rng, lambda seeds=seeds: next(seeds)))
+        batch = on(device, maker.batch(rng, list(range(start, start + at_once)), num_frames))
         if blind:
             batch["pictures"] = torch.zeros_like(batch["pictures"])
         with device, torch.autocast(device.type, dtype=torch.bfloat16):
@@ -187,15 +188,39 @@ def told_scores(scores: dict[str, float]) -> str:
     return ", ".join(f"{kind} {share:.3f}" for kind, share in scores.items())
 
 
-def run_stage(stage: Stage, model, heads, optimizers, tokenizer, done: int, seed: tuple[int, ...], out: Path) -> None:
-    """Trains one stage from its step `done` on, saving as it goes."""
-    device = model.device
-    # One process paints as fast as two cores learn; a GPU learns faster than that.
-    painters = 1 if device.type == "cpu" else max(1, min(16, (os.cpu_count() or 1) - 1))
-    clips = Clips(tokenizer, stage.mix, seed, done)
-    loader = DataLoader(clips, batch_size=None, num_workers=painters, prefetch_factor=4)
+def ids_of_words(tokenizer) -> Tensor:
+    """The tokens that pooled visual tokens should be near to: colours, shapes, digits, then places."""
     words = [*(f"▁{w}" for w in (*COLORS, *SHAPES)), *"0123456789", *(f"▁{w}" for w in PLACES)]
-    word_ids = torch.tensor(tokenizer.convert_tokens_to_ids(words), device=device)
+    return torch.tensor(tokenizer.convert_tokens_to_ids(words))
+
+
+def loss_of(stage: Stage, model, heads, batch: dict[str, Tensor], word_ids: Tensor, step: int) -> tuple[Tensor, ...]:
+    """What is learned from, and its parts before they are weighed: of answers, of looking and of telling."""
+    with model.device, torch.autocast(model.device.type, dtype=torch.bfloat16):
+        states, visual = see(model, batch["pictures"], stage.tower_every, step)
+        rows = model.get_input_embeddings().weight[word_ids]
+        look = heads["looking"](
+            states, visual[:, :-1], rows, batch["fine"].flatten(0, 1), batch["coarse"].flatten(0, 1)
+        )
+        answer = tell = torch.zeros(())
+        if stage.answers:
+            layers = read(model, batch, visual)
+            tell = heads["telling"](layers, batch)
+            logits, where = answer_logits(model, batch, layers[-1])
+            answer = F.cross_entropy(logits, batch["labels"][where])
+        return stage.answers * answer + stage.looking * look + stage.telling * tell, answer, look, tell
+
+
+def run_stage(
+    stage: Stage, model, heads, optimizers, tokenizer, done: int, seed: tuple[int, ...], out: Path, team: Team
+) -> None:
+    """Trains one stage from its step `done` on, saving as it goes. The loss that is printed is this process's."""
+    device = model.device
+    # One process paints as fast as a core learns; a GPU learns faster than that.
+    painters = 1 if device.type == "cpu" else max(1, min(16, (os.cpu_count() or 1) - 1))
+    clips = Clips(tokenizer, stage.mix, seed, done, team)
+    loader = DataLoader(clips, batch_size=None, num_workers=painters, prefetch_factor=4)
+    word_ids = ids_of_words(tokenizer).to(device)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     parameters = [p for group in groups for p in group["params"]]
     model.train()
@@ -207,27 +232,17 @@ def run_stage(stage: Stage, model, heads, optimizers, tokenizer, done: int, seed
             rate *= 1 - step / stage.steps
         for group in groups:
             group["lr"] = stage.peak_lr * rate * (stage.tower_rate if group["name"] == "tower" else 1.0)
-        batch = on(device, batch)
-        with device, torch.autocast(device.type, dtype=torch.bfloat16):
-            states, visual = see(model, batch["pictures"], stage.tower_every, step)
-            rows = model.get_input_embeddings().weight[word_ids]
-            look = heads["looking"](
-                states, visual[:, :-1], rows, batch["fine"].flatten(0, 1), batch["coarse"].flatten(0, 1)
-            )
-            answer = tell = torch.zeros(())
-            if stage.answers:
-                layers = read(model, batch, visual)
-                tell = heads["telling"](layers, batch)
-                logits, where = answer_logits(model, batch, layers[-1])
-                answer = F.cross_entropy(logits, batch["labels"][where])
-            loss = stage.answers * answer + stage.looking * look + stage.telling * tell
+        loss, *parts = loss_of(stage, model, heads, on(device, batch), word_ids, step)
         for p in parameters:
             p.grad = None
         loss.backward()
+        team.average(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        losses.append((answer.item(), look.item(), tell.item()))
+        losses.append(tuple(part.item() for part in parts))
+        if team.rank:  # one of them saves and tells, the others are the same
+            continue
         if (step + 1) % 50 == 0:
             mean = np.mean(losses[-50:], axis=0)
             pace_s = (time.monotonic() - started) / (step + 1 - done)
@@ -283,18 +298,17 @@ def named_parameters(model, heads) -> dict[str, Tensor]:
     return {f"{part}.{name}": p for part, module in parts for name, p in module.named_parameters()}
 
 
-def main(
-    out: Annotated[Path, typer.Option(help="folder of the run: checkpoints, and where to go on")] = Path("runs/mini"),
-    seed: Annotated[int, typer.Option(help="of weights and of data")] = 1,
-    export: Annotated[Path | None, typer.Option(help="write the model's folder here")] = None,
-    stop_after: Annotated[str, typer.Option(help="name of the last stage to run")] = STAGES[-1].name,
-    skip_to: Annotated[str, typer.Option(help="leave what the run is at, and start this stage")] = "",
-    evaluate_only: Annotated[bool, typer.Option(help="print the scores, beside a model that does not look")] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda; by default a GPU where there is one")] = "auto",
-) -> None:
+class Learner(NamedTuple):
+    """What is trained, and with what."""
+
+    tokenizer: PreTrainedTokenizerFast
+    model: LlavaOnevisionForConditionalGeneration
+    heads: nn.ModuleDict
+    optimizers: list[torch.optim.Optimizer]
+
+
+def make_learner(seed: int, device: str) -> Learner:
     torch.manual_seed(seed)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = make_tokenizer()
     model = make_model(tokenizer)
     model.model.language_model.set_attn_implementation(ATTENTION)
@@ -303,16 +317,39 @@ def main(
     heads = nn.ModuleDict({"looking": Looking(vision, text), "telling": Telling(text)})
     model.to(device)
     heads.to(device)
-    optimizers = make_optimizers(model, heads)
+    return Learner(tokenizer, model, heads, make_optimizers(model, heads))
+
+
+def learn(team: Team, out: Path, seed: int, stop_after: str, skip_to: str, device: str) -> None:
+    """All stages from where the folder is at to the last one that is wanted, in one process of a team."""
+    tokenizer, model, heads, optimizers = make_learner(seed, device)
     at_stage, at_step = restore(model, heads, optimizers, out)
-    names = [s.name for s in STAGES]
     if skip_to:
         at_stage, at_step = skip_to, 0
+    names = [stage.name for stage in STAGES]
+    begin = names.index(at_stage) if at_stage else 0
+    for number in range(begin, names.index(stop_after) + 1):
+        done = at_step if number == begin else 0
+        run_stage(STAGES[number], model, heads, optimizers, tokenizer, done, (seed, number), out, team)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="folder of the run: its state, and where to go on")] = Path("runs/mini"),
+    seed: Annotated[int, typer.Option(help="of weights and of data")] = 1,
+    export: Annotated[Path | None, typer.Option(help="write the model's folder here")] = None,
+    stop_after: Annotated[str, typer.Option(help="name of the last stage to run")] = STAGES[-1].name,
+    skip_to: Annotated[str, typer.Option(help="leave what the run is at, and start this stage")] = "",
+    evaluate_only: Annotated[bool, typer.Option(help="print the scores, beside a model that does not look")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda; by default a GPU where there is one")] = "auto",
+    processes: Annotated[int, typer.Option(help="that learn together; 0: two on a CPU, one on a GPU")] = 0,
+) -> None:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if not (evaluate_only or export):
-        begin = names.index(at_stage) if at_stage else 0
-        for number in range(begin, names.index(stop_after) + 1):
-            done = at_step if number == begin else 0
-            run_stage(STAGES[number], model, heads, optimizers, tokenizer, done, (seed, number), out)
+        processes = processes or (1 if device == "cuda" else min(2, os.cpu_count() or 1))
+        run_together(processes, learn, out, seed, stop_after, skip_to, device)
+    tokenizer, model, heads, optimizers = make_learner(seed, device)
+    restore(model, heads, optimizers, out)
     model.eval()
     if export:
         save(model, tokenizer, export)

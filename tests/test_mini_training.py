@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,7 +225,7 @@ def test_a_run_that_is_interrupted_comes_to_what_it_would_have_come_to(
     monkeypatch.setattr(train_mini, "evaluate", lambda *_, **__: {})
 
     def train(out: Path) -> None:
-        train_mini.main(out, seed=3, stop_after="read", device="cpu")
+        train_mini.main(out, seed=3, stop_after="read", device="cpu", processes=1)
 
     saved = train_mini.checkpoint
     for out, stop_at in ((tmp_path / "whole", None), (tmp_path / "parts", ("read", 3))):
@@ -251,9 +253,63 @@ def test_batches_are_the_same_however_many_paint_them() -> None:
 
     drawn = []
     for first, num_painters in ((0, 0), (0, 1), (0, 2), (2, 2)):
-        clips = Clips(tokenizer(), Mix(1, 3, 1, 4), (5, 0), first)
+        clips = Clips(tokenizer(), Mix(1, 3, 1, 4), (5, 0), first, (1, 2))
         loader = DataLoader(clips, batch_size=None, num_workers=num_painters)
         drawn.append([None] * first + [batch for batch, _ in zip(loader, range(5 - first), strict=False)])
     for others in drawn[1:]:
         for ours, theirs in zip(drawn[0], others, strict=True):
             assert theirs is None or all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def a_stage() -> Any:
+    import train_mini
+    from mini_data import Mix
+
+    mix = Mix(1, 3, 2, 4, drop=0.5)
+    return train_mini.Stage("read", 2, mix, 1e-3, 1.0, 1.0, 1.0, tower_every=0, warmup_steps=1)
+
+
+def learn_and_save(team: Any, folder: Path) -> None:
+    """One process of a team. It finds this module's folder where the test put it: on its own path."""
+    torch.set_num_threads(1)
+    sys.path.insert(0, str(DEMOS))
+    import train_mini
+
+    train_mini.evaluate = lambda *_, **__: {}
+    learner = train_mini.make_learner(3, "cpu")
+    mine = folder / str(team.rank)
+    train_mini.run_stage(a_stage(), *learner[1:], learner.tokenizer, 0, (3, 0), mine, team)
+    train_mini.checkpoint(*learner[1:], "read", 2, mine)
+
+
+def test_two_processes_take_the_step_of_one_that_learns_from_both_parts(tmp_path: Path, one_thread: None) -> None:
+    import train_mini
+    from mini_data import Clips
+    from mini_team import run_together
+    from safetensors.torch import load_file
+
+    run_together(2, learn_and_save, tmp_path)
+    found, other = (load_file(tmp_path / rank / train_mini.STATE) for rank in "01")
+    assert all(torch.equal(tensor, other[name]) for name, tensor in found.items())
+
+    stage, (words, model, heads, optimizers) = a_stage(), train_mini.make_learner(3, "cpu")
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    parameters = [p for group in groups for p in group["params"]]
+    model.train()
+    for step in range(stage.steps):
+        for part in range(2):
+            batch = Clips(words, stage.mix, (3, 0), 0, (part, 2)).step(step)
+            loss, *_ = train_mini.loss_of(stage, model, heads, batch, train_mini.ids_of_words(words), step)
+            (loss / 2).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for group in groups:
+            group["lr"] = stage.peak_lr
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    want = train_mini.named_parameters(model, heads)
+    assert len({*want} & {*found}) == len(want)
+    for name, tensor in want.items():
+        torch.testing.assert_close(
+            found[name], tensor, atol=1e-6, rtol=1e-5, msg=lambda why, name=name: f"{name}: {why}"
+        )
