@@ -52,8 +52,8 @@ class Mix:
 
     wide: the share of worlds that are wide ones.
     window: the share of batches whose frames are read after the recent ones alone.
-    drop: the share of clips some of whose tokens are left out.
-    thin: those clips lose at least this share of what says nothing, and of what says the same again. They are much
+    drop: the share of batches some of whose tokens are left out.
+    thin: those lose at least this share of what says nothing, and of what says the same again. They are much
     shorter, and what happened when can be learned from them as well.
     """
 
@@ -134,22 +134,37 @@ class Seen:
         return self.window >= len(self.kept_FV)
 
 
-def draw_seen(rng: np.random.Generator, coarse_FC: np.ndarray, mix: Mix, window: int | None) -> Seen:
-    """Dropped are tokens that say nothing, or again what the cell said in the frame before. What becomes empty stays:
-    it says that something left.
-    """
+class Shares(NamedTuple):
+    """How much is left out of what says nothing, and of what says again what its cell said in the frame before."""
+
+    empty: float
+    again: float
+
+
+NOTHING_LOST = Shares(0.0, 0.0)
+
+
+def draw_shares(rng: np.random.Generator, mix: Mix) -> Shares:
+    """For all clips of a batch: they are about as long as each other then. Little has to be filled up, and nobody who
+    learns from a part of it waits long for the others."""
+    if rng.random() >= mix.drop:
+        return NOTHING_LOST
+    return Shares(rng.uniform(max(0.2, mix.thin), 1.0), rng.uniform(mix.thin, max(0.9, mix.thin)))
+
+
+def draw_seen(
+    rng: np.random.Generator, coarse_FC: np.ndarray, shares: Shares, most_whole: int, window: int | None
+) -> Seen:
+    """What becomes empty stays: it says that something left. most_whole: of the newest frames, this many at most are
+    whole."""
     num_frames = len(coarse_FC)
     kept_FV = np.ones((num_frames, FRAME_TOKENS), dtype=bool)
-    if rng.random() < mix.drop:
-        empty, again = rng.uniform(max(0.2, mix.thin), 1.0), rng.uniform(mix.thin, max(0.9, mix.thin))
-        draw_FC = rng.random(coarse_FC.shape)
-        same_FC = np.zeros(coarse_FC.shape, dtype=bool)
-        same_FC[1:] = coarse_FC[1:] == coarse_FC[:-1]
-        same_FC[0] = coarse_FC[0] == 0
-        lost_FC = same_FC & (draw_FC < np.where(coarse_FC == 0, empty, again))
-        num_whole = int(rng.integers(1, 3 if mix.thin else 9))
-        lost_FC[max(0, num_frames - num_whole) :] = False  # the newest frames are whole
-        kept_FV[:, :-1] = ~lost_FC
+    same_FC = np.zeros(coarse_FC.shape, dtype=bool)
+    same_FC[1:] = coarse_FC[1:] == coarse_FC[:-1]
+    same_FC[0] = coarse_FC[0] == 0
+    lost_FC = same_FC & (rng.random(coarse_FC.shape) < np.where(coarse_FC == 0, shares.empty, shares.again))
+    lost_FC[max(0, num_frames - int(rng.integers(1, most_whole + 1))) :] = False
+    kept_FV[:, :-1] = ~lost_FC
     return Seen(num_frames if window is None else window, kept_FV)
 
 
@@ -305,27 +320,33 @@ class Clips(IterableDataset):
         clips = max(1, mix.clips * mix.max_frames // num_frames)
         clips = min(clips, mix.clips * 2) if mix.max_frames > 1 else clips
         window = int(rng.integers(4, 10)) if rng.random() < mix.window else None
+        shares = draw_shares(rng, mix)
         number_of_part, num_parts = self.part
         rng = np.random.default_rng([*self.seed, number, number_of_part])
         seeds = [FIRST_TRAINING_SEED + int(rng.integers(2**40)) for _ in range(max(1, clips // num_parts))]
-        return self.batch(rng, seeds, num_frames, window)
+        return self.batch(rng, seeds, num_frames, shares, window)
 
     def batch(
-        self, rng: np.random.Generator, seeds: list[int], num_frames: int, window: int | None = None
+        self,
+        rng: np.random.Generator,
+        seeds: list[int],
+        num_frames: int,
+        shares: Shares = NOTHING_LOST,
+        window: int | None = None,
     ) -> dict[str, Tensor]:
         """A clip of each of these worlds."""
-        packed, shown = zip(*(self._clip(rng, num_frames, seed, window) for seed in seeds), strict=True)
+        packed, shown = zip(*(self._clip(rng, num_frames, seed, shares, window) for seed in seeds), strict=True)
         batch = join(list(packed), self.words.pad_id, window)
         batch |= {name: np.stack([one[name] for one in shown]) for name in shown[0]}
         return {name: torch.from_numpy(values) for name, values in batch.items()}
 
     def _clip(
-        self, rng: np.random.Generator, num_frames: int, seed: int, window: int | None
+        self, rng: np.random.Generator, num_frames: int, seed: int, shares: Shares, window: int | None
     ) -> tuple[Packed, dict[str, np.ndarray]]:
         mix = self.mix
         painting, witness = draw_clip(rng, num_frames, seed, mix.wide)
         coarse_FC = patch_labels(painting.cover_NOHW, witness, IMAGE // SIDE, 0.08)
-        seen = draw_seen(rng, coarse_FC, mix, window)
+        seen = draw_seen(rng, coarse_FC, shares, 2 if mix.thin else 8, window)
         # Few frames have not much to be asked about.
         num_questions = min(mix.questions, 6 + 2 * num_frames)
         asked = draw_questions(witness, rng, num_questions, (*WORDINGS, *HARD))

@@ -225,6 +225,7 @@ def run_stage(
     parameters = [p for group in groups for p in group["params"]]
     model.train()
     losses: list[tuple[float, ...]] = []
+    threads = torch.get_num_threads()
     started = time.monotonic()
     for step, batch in zip(range(done, stage.steps), loader, strict=False):
         rate = min(1.0, (step + 1) / stage.warmup_steps)
@@ -254,7 +255,9 @@ def run_stage(
         if stage.answers and ((step + 1) % 250 == 0 or is_last):
             model.eval()
             frames = min(stage.mix.max_frames, 16)
+            torch.set_num_threads(threads * team.size)  # the others wait
             scores = evaluate(model, tokenizer, num_frames=frames, clips=64, blind=False)
+            torch.set_num_threads(threads)
             print(f"  {frames} frames: {told_scores(scores)}", flush=True)
             model.train()
 

@@ -185,11 +185,12 @@ def test_what_a_question_cannot_know_is_no_lesson() -> None:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), thin=st.sampled_from([0.0, 0.9]))
 def test_what_is_dropped_says_nothing_new(seed: int, thin: float) -> None:
-    from mini_data import Mix, draw_seen
+    from mini_data import Mix, draw_seen, draw_shares
 
     rng = np.random.default_rng(seed)
     coarse_FC = rng.integers(0, 3, (20, 36)) * (rng.random((20, 36)) < 0.5)
-    kept_FV = draw_seen(rng, coarse_FC, Mix(20, 20, 1, 1, drop=1.0, thin=thin), None).kept_FV
+    shares = draw_shares(rng, Mix(20, 20, 1, 1, drop=1.0, thin=thin))
+    kept_FV = draw_seen(rng, coarse_FC, shares, 8, None).kept_FV
     before_FC = np.concatenate([np.zeros((1, 36), dtype=coarse_FC.dtype), coarse_FC[:-1]])
     assert kept_FV[:, :-1][coarse_FC != before_FC].all(), "what changed is kept"
     assert kept_FV[:, -1].all() and kept_FV[-1].all(), "so are ends of frames, and the newest frame"
