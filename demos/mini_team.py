@@ -6,6 +6,7 @@ of a thread each share all of it.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,6 +48,8 @@ def run_together(size: int, work: Callable[..., None], *args: Any) -> None:
 
 
 def _join(rank: int, size: int, meet: Path, work: Callable[..., None], args: tuple[Any, ...]) -> None:
+    # Torch sends it to whoever outlives the one that spawned them; a shell has what runs behind it ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(max(1, torch.get_num_threads() // size))
     dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=size)
     try:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -314,3 +318,30 @@ def test_two_processes_take_the_step_of_one_that_learns_from_both_parts(tmp_path
         torch.testing.assert_close(
             found[name], tensor, atol=1e-6, rtol=1e-5, msg=lambda why, name=name: f"{name}: {why}"
         )
+
+
+def say_and_sleep(team: Any) -> None:
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody is told that the one who spawned it is gone")
+def test_a_team_does_not_outlive_the_one_that_spawned_it() -> None:
+    """As a shell starts what it runs in the background: nothing interrupts it."""
+    code = "from tests.test_mini_training import *; sys.path.insert(0, str(DEMOS)); import mini_team; "
+    code = f"{code}mini_team.run_together(2, say_and_sleep)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=DEMOS.parent,
+        env={**os.environ, "PYTHONPATH": str(DEMOS)},
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    ) as parent:
+        assert parent.stdout is not None
+        members = [int(parent.stdout.readline()) for _ in range(2)]
+        parent.kill()
+        deadline_s = time.monotonic() + 20
+        while any(Path(f"/proc/{pid}").exists() for pid in members) and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+    assert not [pid for pid in members if Path(f"/proc/{pid}").exists()]
