@@ -33,7 +33,8 @@ _MOST_WORLDS = 1000
 class ShapesSettings:
     """What is asked of; each length by itself, so that another one more changes no question.
 
-    lengths_s: of the streams, in whole seconds. One number will do. The issue's are 60, 600, 3600, 14400 and 86400.
+    lengths_s: of the streams, in whole seconds; one number will do. 60, 600, 3600, 14400 and 86400 go from a minute to
+        a day.
     worlds: how many streams there are of each length. Default: half an hour's worth, 12 at most and one at least. One
         more changes no question about the others.
     questions: how many are asked about each stream; a count that is asked again as it grows is one of them.
