@@ -75,8 +75,7 @@ def _of_shapes(rule: AlertRule) -> Checks:
             f"{rule.says!r}; choose another model, or give the rule `ask` and `confirm`"
         )
     thing = f"{found[1]} {found[2]}"
-    return Checks(
-        Check(f"Did a {thing} appear?", read_yes_no),
-        # Asked in another way, so that what made the first answer wrong need not make this one wrong too.
-        Check(f"Is there a {thing} now?", read_yes_no),
-    )
+    # What lasts is there long after it appeared, which may be before what a question looks back at.
+    first = f"Can you see a {thing} right now?" if rule.lasts_s else f"Did a {thing} appear?"
+    # Asked in another way, so that what made the first answer wrong need not make this one wrong too.
+    return Checks(Check(first, read_yes_no), Check(f"Is there a {thing} now?", read_yes_no))
