@@ -323,17 +323,19 @@ def make_learner(seed: int, device: str) -> Learner:
     return Learner(tokenizer, model, heads, make_optimizers(model, heads))
 
 
-def learn(team: Team, out: Path, seed: int, stop_after: str, skip_to: str, device: str) -> None:
-    """All stages from where the folder is at to the last one that is wanted, in one process of a team."""
+def learn(
+    team: Team, stages: tuple[Stage, ...], out: Path, seed: int, stop_after: str, skip_to: str, device: str
+) -> None:
+    """The stages from where the folder is at to the last one that is wanted, in one process of a team."""
     tokenizer, model, heads, optimizers = make_learner(seed, device)
     at_stage, at_step = restore(model, heads, optimizers, out)
     if skip_to:
         at_stage, at_step = skip_to, 0
-    names = [stage.name for stage in STAGES]
+    names = [stage.name for stage in stages]
     begin = names.index(at_stage) if at_stage else 0
     for number in range(begin, names.index(stop_after) + 1):
         done = at_step if number == begin else 0
-        run_stage(STAGES[number], model, heads, optimizers, tokenizer, done, (seed, number), out, team)
+        run_stage(stages[number], model, heads, optimizers, tokenizer, done, (seed, number), out, team)
 
 
 def main(
@@ -350,7 +352,7 @@ def main(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if not (evaluate_only or export):
         processes = processes or (1 if device == "cuda" else min(2, os.cpu_count() or 1))
-        run_together(processes, learn, out, seed, stop_after, skip_to, device)
+        run_together(processes, learn, STAGES, out, seed, stop_after, skip_to, device)
     tokenizer, model, heads, optimizers = make_learner(seed, device)
     restore(model, heads, optimizers, out)
     model.eval()

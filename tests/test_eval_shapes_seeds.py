@@ -43,7 +43,7 @@ def test_no_world_of_the_suite_can_be_one_of_training(monkeypatch: pytest.Monkey
     monkeypatch.setattr(mini_data, "draw_clip", noted)
     monkeypatch.setattr(mini_data.torch, "set_num_threads", lambda num: None)
     for seed in range(3):
-        batches = iter(mini_data.Clips(make_tokenizer(), mini_data.Mix(1, 3, 2, 2), seed))
+        batches = iter(mini_data.Clips(make_tokenizer(), mini_data.Mix(1, 3, 2, 2), (seed,)))
         for _ in range(3):
             next(batches)
     assert len(trained_on) >= 18 and min(trained_on) >= mini_data.FIRST_TRAINING_SEED
@@ -51,11 +51,12 @@ def test_no_world_of_the_suite_can_be_one_of_training(monkeypatch: pytest.Monkey
     class Seeds(mini_data.Clips):  # type: ignore[misc, name-defined]
         """Draws what training draws, and paints nothing."""
 
-        def batch(self, rng: np.random.Generator, draw_seed: Any) -> Any:
-            return [draw_seed() for _ in range(2000)]
+        def batch(self, rng: np.random.Generator, seeds: list[int], *_: Any) -> Any:
+            return seeds
 
     for seed in range(5):
-        assert min(next(iter(Seeds(make_tokenizer(), mini_data.Mix(1, 3, 2, 2), seed)))) >= NUM_SEEDS
+        drawn = next(iter(Seeds(make_tokenizer(), mini_data.Mix(1, 1, 2000, 2), (seed,))))
+        assert len(drawn) == 2000 and min(drawn) >= NUM_SEEDS
 
 
 @given(st.integers(0, 2**31), st.integers(30, DAY_S))
