@@ -25,7 +25,10 @@ class Team(NamedTuple):
     size: int = 1
 
     def average(self, parameters: list[nn.Parameter]) -> None:
-        """Gradients become their mean over the team. What has none in any process still has none."""
+        """Gradients become their mean over the team. What has none in any process still has none.
+
+        DistributedDataParallel wants one module with one forward pass; a step here has the model's halves and heads,
+        and leaves the tower out of it in some stages."""
         if self.size == 1:
             return
         has = torch.tensor([float(p.grad is not None) for p in parameters])
