@@ -237,7 +237,8 @@ def pack(
         questions["question"] += [number] * num
         sees_QF[number] = _sees(one, moment, witness, seen, rng)
         named = words.named((*question, *answer))
-        for key, values in recall(witness, one, moment, named, sees_QF[number], is_whole=seen.is_whole).items():
+        told = recall(witness, one, moment, named, len(question), sees_QF[number], is_whole=seen.is_whole)
+        for key, values in told.items():
             questions[key] += values
     return Packed(context, questions, sees_QF)
 

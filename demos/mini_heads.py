@@ -8,13 +8,16 @@ import torch.nn.functional as F
 from mini_lessons import FIRST_DIGIT, IGNORE, MOST_RANK, MOTIONS, NAMES, NO_SIGN, PLACES, TIME_SIGNS, place_labels
 from torch import Tensor, nn
 
+from millpond.stream.truth import WORDINGS
 from millpond.stream.world import COLORS, SHAPES
 
 # Shapes: N pictures, P patches, C pooled cells, D channels, B clips, S tokens of a sequence, T frames of all clips, K
 # names of objects, W words.
 
-FACTS = {"now": 4.0, "came": 12.0, "ever": 4.0, "left": 12.0}
+FACTS = {"now": 4.0, "came": 12.0, "ever": 4.0, "left": 24.0}
 """What a frame is asked, and how much more a yes weighs: most names are not there, and things come and go seldom."""
+BEEN_WEIGHT = 4.0
+"""The same, of a no about what has been there: the frames before still show it."""
 SINCE_WEIGHT = 4.0
 """The same, of what came and left since a time."""
 NUM_CLASSES = (1 + len(COLORS), 1 + len(SHAPES), 11)
@@ -69,14 +72,17 @@ class Telling(nn.Module):
     """What is true of a frame, its time and what its ticker says, from the token that ends it; whether what a cell
     shows is new, from that cell's; and of each object that a question or an answer names, from the token that ends its
     name: when it came, that frame's time and ticker, how many came before it, what came and stands next, where it is
-    and how it moves; and of each time that a question gives, what came and left after it.
+    and how it moves; of each time that a question gives, what came and left after it; and of each name in an answer
+    what the answer names next. The token before a frame's cells, the last of its time, is asked what was there before:
+    the frame's end finds there what it compares with.
 
-    Without the last, a question's tokens find the frame that they are about only by luck: one answer in hundreds of
-    tokens is too faint a hint of where to look.
+    Without those of questions, a question's tokens find the frame that they are about only by luck: one answer in
+    hundreds of tokens is too faint a hint of where to look.
 
-    cell_layer, frame_layer, rank_layer, name_layer, since_layer: after how many layers of the language half these are
-    asked. What a later one needs, an earlier one tells: a frame counts what it knows to have come, a name finds its
-    frame's count; a time finds its frame, and then what was otherwise there.
+    cell_layer, frame_layer, rank_layer, name_layer, since_layer, news_layer: after how many layers of the language half
+    these are asked. What a later one needs, an earlier one tells: a frame counts what it knows to have come, a name
+    finds its frame's count; a time finds its frame, and then what was otherwise there; an answer chooses among what is
+    known of names, or of a time.
     """
 
     def __init__(
@@ -87,10 +93,12 @@ class Telling(nn.Module):
         rank_layer: int = 5,
         name_layer: int = 6,
         since_layer: int = 7,
+        news_layer: int = 8,
     ) -> None:
         super().__init__()
         self.cell_layer, self.frame_layer = cell_layer, frame_layer
-        self.rank_layer, self.name_layer, self.since_layer = rank_layer, name_layer, since_layer
+        self.rank_layer, self.name_layer = rank_layer, name_layer
+        self.since_layer, self.news_layer = since_layer, news_layer
         self.facts = nn.Linear(text_dim, (len(FACTS) - 1) * len(NAMES))
         self.left = nn.Linear(text_dim, len(NAMES))
         self.signs = nn.Linear(text_dim, (TIME_SIGNS + 2) * (NO_SIGN + 1))
@@ -109,8 +117,10 @@ class Telling(nn.Module):
     def forward(self, layers_BSD: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Tensor:
         return (
             self._frames(layers_BSD, batch)
+            + self._before(layers_BSD[self.rank_layer], batch)
             + self._names(layers_BSD[self.name_layer], batch)
             + self._since(layers_BSD[self.since_layer], batch)
+            + self._follows(layers_BSD, batch)
         )
 
     def _frames(self, layers_BSD: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Tensor:
@@ -122,7 +132,8 @@ class Telling(nn.Module):
         logits_TX = torch.cat([self.facts(early_TD), left_TK], dim=-1).float()
         truth_TFK = torch.stack([batch[key][clips[ends], frames[ends]] for key in FACTS], dim=1)
         known = truth_TFK != IGNORE
-        weight = torch.where(truth_TFK > 0, torch.tensor(tuple(FACTS.values()))[:, None], 1.0)[known]
+        no_TFK = torch.where(truth_TFK[:, [list(FACTS).index("ever")]] > 0, BEEN_WEIGHT, 1.0)
+        weight = torch.where(truth_TFK > 0, torch.tensor(tuple(FACTS.values()))[:, None], no_TFK)[known]
         logits = logits_TX.view_as(truth_TFK)[known]
         loss = F.binary_cross_entropy_with_logits(logits, truth_TFK[known].float(), weight)
         signs = _sign_loss(self.signs(early_TD), batch["signs"][clips[ends], frames[ends]])
@@ -137,12 +148,26 @@ class Telling(nn.Module):
         cell = F.cross_entropy(logits, state, torch.tensor([0.2, 1.0, 3.0]))
         return 4 * loss + signs + 0.5 * (rank + count) + cell
 
+    def _before(self, states_BSD: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """By the head that frames' ends are asked with: what is found there is what was told there."""
+        frames, cells = batch["frames"], batch["cells"]
+        is_last = (frames > 0) & (cells < 0)
+        is_last[:, :-1] &= cells[:, 1:] >= 0
+        clips = torch.arange(len(frames))[:, None].expand_as(frames)[is_last]
+        truth_TK = batch["now"][clips, frames[is_last] - 1]
+        logits_TK = self.facts(states_BSD[is_last])[:, : len(NAMES)].float()
+        known = truth_TK != IGNORE
+        if not known.any():
+            return torch.zeros(())
+        is_hard_TK = (truth_TK > 0) | (batch["ever"][clips, frames[is_last] - 1] > 0)
+        weight = torch.where(is_hard_TK, BEEN_WEIGHT, 1.0)[known]
+        return 2 * F.binary_cross_entropy_with_logits(logits_TK[known], truth_TK[known].float(), weight)
+
     def _names(self, states_BSD: Tensor, batch: dict[str, Tensor]) -> Tensor:
         names = (batch["name_ever"] != IGNORE) | (batch["name_moment"] != IGNORE)
         states_TD = states_BSD[names]
         moment_T = batch["name_moment"][names]
         clips = torch.arange(len(names))[:, None].expand_as(names)[names]
-        next_BS = torch.where(batch["since_came"] == IGNORE, batch["name_next"], IGNORE)
         signs_TN = torch.where(
             (moment_T != IGNORE)[:, None], batch["signs"][clips, moment_T.clamp(min=0)], torch.tensor(IGNORE)
         )
@@ -151,7 +176,7 @@ class Telling(nn.Module):
             + _sign_loss(self.name_signs(states_TD), signs_TN)
             + 0.5 * _loss(self.name_rank(states_TD), batch["name_rank"][names])
             + 0.5 * _loss(self.name_then(states_TD), batch["name_then"][names])
-            + 0.5 * _loss(self.name_next(states_TD), next_BS[names])
+            + 0.5 * _loss(self.name_next(states_TD), batch["name_next"][names])
             + 0.3 * _loss(self.name_place(states_TD), batch["name_place"][names])
             + 0.5 * _loss(self.name_motion(states_TD), batch["name_motion"][names])
         )
@@ -164,8 +189,16 @@ class Telling(nn.Module):
         truth_T2K = (bits_T2[..., None] >> torch.arange(len(NAMES))) & 1
         logits_T2K = self.since(states_BSD[known]).float().view_as(truth_T2K)
         weight = torch.where(truth_T2K > 0, SINCE_WEIGHT, 1.0)
-        bits = F.binary_cross_entropy_with_logits(logits_T2K, truth_T2K.float(), weight)
-        return 3 * bits + 0.5 * _loss(self.name_next(states_BSD[known]), batch["name_next"][known])
+        return 5 * F.binary_cross_entropy_with_logits(logits_T2K, truth_T2K.float(), weight)
+
+    def _follows(self, layers_BSD: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Tensor:
+        """Among names an answer can choose as soon as they are known; among news one layer later."""
+        is_news = batch["kinds"] == list(WORDINGS).index("new")
+        loss = torch.zeros(())
+        for layer, is_asked in ((self.since_layer, ~is_news), (self.news_layer, is_news)):
+            label = torch.where(is_asked, batch["follows"], IGNORE)
+            loss = loss + _loss(self.name_next(layers_BSD[layer][label != IGNORE]), label[label != IGNORE])
+        return loss
 
 
 def _sign_loss(logits_TX: Tensor, signs_TN: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ SINCE = -2
 """Stands where a question gives a time, as the number of a name stands where it names something."""
 RECALL = (
     *("name_ever", "name_moment", "name_rank", "name_then", "name_next", "name_place", "name_motion"),
-    *("since_came", "since_left"),
+    *("follows", "since_came", "since_left"),
 )
 MOST_RANK = 20
 PLACES = ("left", "right", "top", "bottom", "center")
@@ -98,17 +98,24 @@ def place_labels() -> list[int]:
 
 
 def recall(
-    witness: Witness, asked: Asked, moment: int, named: list[int], sees_F: np.ndarray, *, is_whole: bool
+    witness: Witness,
+    asked: Asked,
+    moment: int,
+    named: list[int],
+    answer_at: int,
+    sees_F: np.ndarray,
+    *,
+    is_whole: bool,
 ) -> dict[str, list[int]]:
     """What each token of a question should call to mind of what it names, by RECALL; IGNORE where it names nothing, or
-    where that cannot be known from what the question sees.
+    where that cannot be known from what the question sees. The answer begins at `answer_at`.
 
     name_ever: whether it was there; name_moment: when first; name_rank: how many stand before it in a list of all;
     name_then: what came later, the soonest; name_next: what follows in the list; a number of NAMES or len(NAMES) for
     nothing; name_place: where it was last; name_motion: which way it moves; of PLACES and MOTIONS. Of a time that a
-    question gives: name_moment, its frame; name_rank, how many had come by then; name_next, what the first news is of;
-    and since_came and since_left, all that came and left after it, a bit for each of NAMES. In the answer, name_next is
-    what the next news is of; of those that an order was asked of, the one that follows, and of those in sight likewise.
+    question gives: name_moment, its frame; name_rank, how many had come by then; and since_came and since_left, all
+    that came and left after it, a bit for each of NAMES. follows: of the token before an answer, and of each name in
+    it, what the answer names next, where that is not what comes next in the list.
     sees_F: which frames the question sees; is_whole: whether those were read after all that came before them.
     """
     told = {key: [IGNORE] * len(named) for key in RECALL}
@@ -117,20 +124,23 @@ def recall(
     listed = sorted(came, key=lambda name: (came[name], name))
     knows_all = is_whole and bool(sees_F[: moment + 1].all())
     news = _news(witness, asked, moment) if asked.kind == "new" and knows_all else []
-    follows = _follows(asked.kind, named, news)
+    is_listed = asked.kind not in ("new", "order", "there")
+    if not is_listed and knows_all:
+        said = [at for at in range(answer_at, len(named)) if named[at] >= 0]
+        for at, name in zip([answer_at - 1, *said], [*(named[at] for at in said), len(NAMES)], strict=True):
+            told["follows"][at] = name
     for at, name in enumerate(named):
         if name == -1:
             continue
         first = came.get(name)
         if name == SINCE:
-            if asked.kind != "new" or follows is None:
+            if asked.kind != "new":
                 continue
             since = _since(witness, asked)
             if sees_F[since]:
                 told["name_moment"][at] = since
             if knows_all:
                 told["name_rank"][at] = sum(first <= since for first in came.values())
-                told["name_next"][at] = follows[at]
                 for key, verb in (("since_came", "appears"), ("since_left", "leaves")):
                     told[key][at] = sum(1 << name for name, happened in news if happened == verb)
         elif first is None:
@@ -145,32 +155,14 @@ def recall(
                 told["name_motion"][at] = MOTIONS.index(motion)
             if knows_all:
                 told["name_rank"][at] = listed.index(name)
-                told["name_next"][at] = [*listed, len(NAMES)][listed.index(name) + 1]
-                if follows is not None:
-                    told["name_next"][at] = follows[at]
+                if is_listed:
+                    told["name_next"][at] = [*listed, len(NAMES)][listed.index(name) + 1]
                 later = sorted((n, other) for other, n in came.items() if n > first)
                 if not later:
                     told["name_then"][at] = len(NAMES)
                 elif len(later) == 1 or later[0][0] < later[1][0]:
                     told["name_then"][at] = later[0][1]
     return told
-
-
-def _follows(kind: str, named: list[int], news: list[tuple[int, str]]) -> list[int] | None:
-    """What follows each name where that is not what came next: what happened next, of news, and that may be that
-    something left; of what is in sight the next of that; and in an order the next of those that were asked about, which
-    stand in the question first."""
-    if kind not in ("new", "order", "there"):
-        return None
-    places = [at for at, name in enumerate(named) if name != -1]
-    said = [name for name, _ in news]
-    if kind != "new":
-        places = places[len(places) // 2 :] if kind == "order" else places
-        said = [named[at] for at in places[1:]]
-    follows = [IGNORE] * len(named)
-    for at, name in zip(places, [*said, len(NAMES)], strict=False):
-        follows[at] = name
-    return follows
 
 
 def _since(witness: Witness, asked: Asked) -> int:

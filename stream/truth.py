@@ -1,13 +1,16 @@
 """What is true of a world for someone who has seen it at certain moments, asked and answered in plain words.
 
 Answers are causal: they rest on the moments seen, nothing else. A question whose answer would be a matter of
-taste (an object half in the picture, a place between "left" and "top") is not asked.
+taste (an object half in the picture, a place between "left" and "top", an order that rests on when half a thing is a
+thing) is not asked.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -109,6 +112,8 @@ NOTHING = "nothing"
 
 # Asked about what is hidden or half there, these are still clear.
 _ALWAYS_CLEAR = ("color_of", "shape_of", "did_appear", "read")
+# These rest on what came and left before what, which is clear where it does not matter how what is half there counts.
+_BY_ORDER = ("first", "last", "list", "order", "after", "new")
 _PLURALS = {"circle": "circles", "square": "squares", "triangle": "triangles", "cross": "crosses"}
 
 
@@ -147,6 +152,13 @@ class Witness:
                 if thing.entry != "pop" and not self.seen_NO[n, o]:
                     early_s, late_s = thing.appear_s - time_s, time_s - thing.leave_s
                     self.vague_NO[n, o] = 0 < early_s < ENTRY_S or 0 <= late_s < ENTRY_S
+
+    @cached_property
+    def _generous(self) -> Witness:
+        """Who saw the same, and takes what is half there for there."""
+        other = copy.copy(self)
+        other.seen_NO = self.seen_NO | self.vague_NO
+        return other
 
     def _told_s(self, moment: int) -> float:
         return float(self.times_s[moment]) + self.offset_s
@@ -209,10 +221,13 @@ class Witness:
         """A question of this kind as of the moment, or None where none has a clear answer."""
         if self.vague_NO[moment].any() and kind not in _ALWAYS_CLEAR:
             return None
+        again = copy.deepcopy(rng)
         made = self._draw(kind, moment, rng)
         if made is None:
             return None
         slots, answer, used = made
+        if kind in _BY_ORDER and (self._generous._draw(kind, moment, again) or ())[:2] != (slots, answer):
+            return None
         wordings = WORDINGS[kind]
         wording = wordings[0] if canonical or rng.random() < 0.4 else wordings[int(rng.integers(len(wordings)))]
         return Asked(kind, wording.format(**slots), answer, used)

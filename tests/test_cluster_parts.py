@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from millpond.pipeline.cluster.connect import connect
 from millpond.pipeline.cluster.event_ring import EventRing
+from millpond.pipeline.cluster.lease import Lease
 from millpond.pipeline.cluster.reconcile import Steps, WorkerSight, next_steps
 from millpond.pipeline.cluster.restarts import RestartLimit
 from millpond.pipeline.cluster.settings import ClusterSettings
@@ -197,6 +198,36 @@ def test_who_waits_for_an_event_is_woken_by_it() -> None:
     assert asyncio.run(ring.wait_since(0, 60)).events == ("now",)
     assert time.monotonic() - began_s < 30
     assert asyncio.run(ring.wait_since(0, 60)).last == 1
+
+
+# How long what nobody asks for is kept.
+
+
+def test_a_lease_is_over_when_nobody_renews_it_and_not_sooner() -> None:
+    now_s = 100.0
+    lease = Lease(2.0, 1.0, lambda: now_s)
+    for _ in range(20):
+        now_s += 0.5
+        assert not lease.is_over()
+        lease.renew()
+    for _ in range(4):
+        now_s += 0.5
+        assert not lease.is_over()
+    now_s += 0.5
+    assert lease.is_over()
+    lease.renew()
+    assert not lease.is_over()
+
+
+@given(waits_s=st.lists(st.floats(0.01, 100.0), min_size=1, max_size=30))
+def test_a_lease_counts_no_time_in_which_nobody_looked(waits_s: list[float]) -> None:
+    now_s = 0.0
+    lease = Lease(2.0, 1.0, lambda: now_s)
+    for number, wait_s in enumerate(waits_s, 1):
+        now_s += wait_s
+        is_over = lease.is_over()
+        assert not is_over or number > 2, "two looks are too few to say so"
+        assert is_over or sum(min(one, 1.0) for one in waits_s[:number]) <= 2.0 + 1e-9
 
 
 # What is refused.

@@ -18,12 +18,23 @@ import pytest
 
 from millpond.memory.depots import open_depot
 from millpond.pipeline import Answer, EngineConfig, HistoryConfig, Question
-from millpond.pipeline.cluster.names import SUPERVISOR, find_actor, source_name, worker_name
+from millpond.pipeline.cluster.names import SUPERVISOR, end_all, find_actor, source_name, worker_name
 from millpond.pipeline.cluster.run import Cluster, ClusterError
 from millpond.pipeline.hub_events import Ended, Narrated
 from millpond.pipeline.stream_spec import StreamSpec
 
-from .ray_cluster import CONFIG, kill, live, report_of, running, running_ray, until_open, wait_until
+from .ray_cluster import (
+    CONFIG,
+    command,
+    descendants,
+    kill,
+    live,
+    report_of,
+    running,
+    running_ray,
+    until_open,
+    wait_until,
+)
 from .redis_server import running_redis
 
 WHAT, LIST = Question("What shapes are there?"), Question("What appeared?")
@@ -198,6 +209,30 @@ def test_a_supervisor_that_is_killed_comes_back_and_finds_all_as_it_was() -> Non
         wait_until(lambda: cluster.overview.num_restarts == 1, "it starts again what died")
         until_open(cluster, "a", "b")
         goes_on(cluster, "a", "b")
+
+
+def test_a_supervisor_that_stood_still_for_longer_than_its_lease_ends_nothing() -> None:
+    with running(live("a"), lease_s=2.0) as cluster:
+        until_open(cluster, "a")
+        before, worker = cluster.overview.incarnation, report_of(cluster, worker_name(0)).pid
+        [supervisor] = [pid for pid in descendants() if command(pid).startswith("ray::Supervisor")]
+        for _ in range(3):
+            os.kill(supervisor, signal.SIGSTOP)
+            time.sleep(3.0)
+            os.kill(supervisor, signal.SIGCONT)
+            time.sleep(0.5)
+        assert cluster.ask("a", WHAT).text
+        assert (cluster.overview.incarnation, report_of(cluster, worker_name(0)).pid) == (before, worker)
+
+
+def test_a_program_that_comes_back_after_its_lease_starts_all_again() -> None:
+    with running(live("a")) as cluster:
+        until_open(cluster, "a")
+        before = cluster.overview.incarnation
+        assert end_all(cluster.namespace) == 3  # as the supervisor does when nobody asks for anything
+        wait_until(lambda: cluster.overview.incarnation != before, "there is another supervisor")
+        assert cluster.ask("a", WHAT, timeout_s=120).text
+        goes_on(cluster, "a")
 
 
 @pytest.mark.parametrize("kind", ["directory", "redis"])

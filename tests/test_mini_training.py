@@ -78,10 +78,11 @@ def _lessons(witness: Witness, moment: int, asked: Asked) -> tuple[list[str], di
     from mini_lessons import NAMES, recall
 
     words = Words(tokenizer())
-    _, answer = words.question(asked)
-    named = words.named(answer)
-    told = recall(witness, asked, moment, named, np.arange(len(witness.times_s)) <= moment, is_whole=True)
-    places = [at for at, name in enumerate(named) if name >= 0]
+    question, answer = words.question(asked)
+    named = words.named((*question, *answer))
+    sees = np.arange(len(witness.times_s)) <= moment
+    told = recall(witness, asked, moment, named, len(question), sees, is_whole=True)
+    places = [at for at, name in enumerate(named) if name >= 0 and at >= len(question)]
     return [NAMES[named[at]] for at in places], {key: [values[at] for at in places] for key, values in told.items()}
 
 
@@ -121,7 +122,7 @@ def test_what_comes_next_agrees_with_the_question_for_it(seed: int) -> None:
     if asked is None:
         return
     name = next(one for one in NAMES if one in asked.question)
-    told = recall(witness, asked, 11, [NAMES.index(name), -1], np.ones(12, dtype=bool), is_whole=True)
+    told = recall(witness, asked, 11, [NAMES.index(name), -1], 2, np.ones(12, dtype=bool), is_whole=True)
     assert told["name_then"] == [[*NAMES, "nothing"].index(asked.answer), IGNORE]
 
 
@@ -138,14 +139,15 @@ def test_what_came_and_left_since_agrees_with_the_question_for_it(seed: int, num
     words = Words(tokenizer())
     question, answer = words.question(asked)
     named = words.named((*question, *answer))
-    told = recall(witness, asked, num_frames - 1, named, np.ones(num_frames, dtype=bool), is_whole=True)
+    told = recall(witness, asked, num_frames - 1, named, len(question), np.ones(num_frames, dtype=bool), is_whole=True)
     at = named.index(SINCE)
     verbs = {"since_came": "appears", "since_left": "leaves"}
     said = {f"{name} {verbs[key]}" for key in verbs for bit, name in enumerate(NAMES) if told[key][at] >> bit & 1}
     assert said == set(asked.answer.split(", ")) - {"nothing"}
     assert [told["since_came"][other] for other in range(len(named)) if other != at] == [IGNORE] * (len(named) - 1)
-    # From the time on, each says what the next news is of, and the last one that there is none.
-    following = [[*NAMES, "nothing"][number] for number in told["name_next"] if number != IGNORE]
+    # The token before the answer and each name in it say what the next news is of, and the last one that there is none.
+    following = [[*NAMES, "nothing"][number] for number in told["follows"] if number != IGNORE]
+    assert told["follows"][len(question) - 1] != IGNORE
     news = [news.rpartition(" ")[0] for news in asked.answer.split(", ") if news != "nothing"]
     assert following == [*news, "nothing"]
 
@@ -163,11 +165,10 @@ def test_each_name_of_an_answer_says_which_of_those_asked_about_is_next(seed: in
     words = Words(tokenizer())
     question, answer = words.question(asked)
     named = words.named((*question, *answer))
-    told = recall(witness, asked, num_frames - 1, named, np.ones(num_frames, dtype=bool), is_whole=True)
-    assert all(number == IGNORE for number in told["name_next"][: len(question)]), "not yet told"
-    following = [[*NAMES, "nothing"][number] for number in told["name_next"] if number != IGNORE]
-    names = [name for name in asked.answer.split(", ") if name != "nothing"]
-    assert following == ([*names[1:], "nothing"] if names else [])
+    told = recall(witness, asked, num_frames - 1, named, len(question), np.ones(num_frames, dtype=bool), is_whole=True)
+    assert all(number == IGNORE for number in told["follows"][: len(question) - 1]), "not yet told"
+    following = [[*NAMES, "nothing"][number] for number in told["follows"] if number != IGNORE]
+    assert following == [*(name for name in asked.answer.split(", ") if name != "nothing"), "nothing"]
 
 
 def test_what_a_question_cannot_know_is_no_lesson() -> None:
@@ -180,9 +181,9 @@ def test_what_a_question_cannot_know_is_no_lesson() -> None:
     name = NAMES.index(witness.world.things[number].name)
     sees_F = np.arange(12) != came
     for is_whole, sees in ((True, sees_F), (False, sees_F)):
-        told = recall(witness, asked, 11, [name], sees, is_whole=is_whole)
+        told = recall(witness, asked, 11, [name], 1, sees, is_whole=is_whole)
         assert all(values == [IGNORE] for values in told.values())
-    windowed = recall(witness, asked, 11, [name], np.ones(12, dtype=bool), is_whole=False)
+    windowed = recall(witness, asked, 11, [name], 1, np.ones(12, dtype=bool), is_whole=False)
     assert windowed["name_moment"] == [came] and windowed["name_rank"] == [IGNORE]
 
 

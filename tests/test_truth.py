@@ -225,6 +225,19 @@ def test_what_is_half_there_is_not_counted() -> None:
     assert answers(Witness(world, [4.0, 4.7]), "count_now", 1) == {"How many objects are there now?": "0"}
 
 
+def test_an_order_that_rests_on_when_half_a_thing_is_a_thing_is_not_asked() -> None:
+    world = scene(("red", "circle", 0, 2.8), ("blue", "square", 3, 99), ("red", "cross", 4.3, 99))
+    popping = Witness(world, TIMES_S)
+    fading = Witness(replace(world, things=tuple(replace(one, entry="fade") for one in world.things)), TIMES_S)
+    all_s = {"What is new since 5 s?", "What is new since 4 s?", "What is new since 3 s?", "What is new since 2 s?"}
+    assert answers(popping, "new", 6).keys() == all_s
+    # At 3 s half of the circle is there still, and at 4 s half of the cross: since when is either new?
+    assert answers(fading, "new", 6) == {"What is new since 5 s?": NOTHING}
+    assert answers(fading, "list", 6) == answers(popping, "list", 6), "whichever way, they came in this order"
+    at_once = (replace(world.things[1], appear_s=3.3, entry="fade"), replace(world.things[2], appear_s=4.0))
+    assert answers(Witness(replace(world, things=at_once), TIMES_S), "list", 6) == {}
+
+
 def test_times_are_told_from_where_the_clock_is_set() -> None:
     witness = Witness(scene(("red", "circle", 1, 99)), TIMES_S, offset_s=100.5)
     assert answers(witness, "when", 4) == {"When did the red circle appear?": "101.5"}

@@ -17,13 +17,12 @@ from ..hub_events import Ended, HubEvent
 from ..hub_stream import StreamStats
 from ..question import Question
 from ..stream_spec import StreamSpec
-from .actors import near
 from .along import Told, heard
 from .child import last_line
 from .connect import Connection, connect
-from .names import SUPERVISOR, end_all, find_actor, new_namespace
+from .names import SUPERVISOR, actor_names, end_all, find_actor, new_namespace
 from .settings import ClusterSettings
-from .supervisor import Overview, Supervisor
+from .supervisor import Overview, start_supervisor
 from .worker_host import Heard, NotHere
 
 _log = logging.getLogger(__name__)
@@ -54,14 +53,12 @@ class Cluster:
     >>> with Cluster.start([StreamSpec("door", "rtsp://camera/1")], EngineConfig(), num_workers=2) as cluster:
     ...     print(cluster.ask("door", Question("Who is there?")).text)
 
-    While this program lives, it says so to the supervisor; when it does not, everything is ended after `lease_s`.
-    Any thread may call anything.
+    While this program lives, it says so to the supervisor; when it does not, everything is ended after `lease_s`, and
+    started again where it comes back. Any thread may call anything.
     """
 
     def __init__(self, connection: Connection, config: EngineConfig, settings: ClusterSettings) -> None:
         """Use `Cluster.start`."""
-        import ray
-
         self.namespace = new_namespace()
         self._connection, self._settings = connection, settings
         self._lock = threading.Condition()
@@ -73,17 +70,8 @@ class Cluster:
         self._ears: dict[str, _Ear] = {}
         self._num_notices = 0
         self._closing = threading.Event()
-        actor = ray.remote(Supervisor).options(
-            name=SUPERVISOR,
-            namespace=self.namespace,
-            lifetime="detached",
-            max_restarts=-1,  # Ray starts this one again itself: there is nobody else
-            max_concurrency=16,  # it answers while it starts and ends others
-            num_cpus=settings.source_cpus,  # it waits most of the time, and must have room always
-            # It dies with the machine that this program is on, and not with any other.
-            scheduling_strategy=near(ray.get_runtime_context().get_node_id()),
-        )
-        self._supervisor: Any = actor.remote(self.namespace, config, settings)
+        self._config = config
+        self._supervisor: Any = start_supervisor(self.namespace, config, settings)
         self._thread = threading.Thread(target=self._run, name="millpond cluster", daemon=True)
 
     @classmethod
@@ -308,8 +296,22 @@ class Cluster:
                 _log.debug("the supervisor does not answer: %s", type(error).__name__)
                 renewing = None
                 self._closing.wait(_LOOK_S)
+                self._begin_again()
             if renewing is None and self._overview.version != self._version:
                 renew_at_s = 0.0
+
+    def _begin_again(self) -> None:
+        """Where the supervisor has ended itself: this program was stopped for longer than the lease."""
+        import ray
+
+        try:
+            if self._closing.is_set() or SUPERVISOR in actor_names(self.namespace):
+                return
+            self._supervisor = start_supervisor(self.namespace, self._config, self._settings)
+        except (ValueError, ray.exceptions.RayError) as error:  # the name is not free yet
+            _log.debug("no other supervisor yet: %s", type(error).__name__)
+        else:
+            _log.warning("nobody had asked for %s in too long, and all was ended; it is started again", self.namespace)
 
     def _renew(self) -> Any:
         with self._lock:

@@ -7,12 +7,13 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..config import EngineConfig
 from ..stream_spec import StreamSpec
-from .actors import fair_share, idlest_node, start_source, start_worker
+from .actors import fair_share, idlest_node, near, start_source, start_worker
 from .child import Child, last_line
+from .lease import Lease
 from .names import (
     SUPERVISOR,
     actor_names,
@@ -60,6 +61,23 @@ class Overview(NamedTuple):
     num_restarts: int
 
 
+def start_supervisor(namespace: str, config: EngineConfig, settings: ClusterSettings) -> Any:
+    """Starts the actor that keeps everything running, on this very machine. ValueError where there is one."""
+    import ray
+
+    actor = ray.remote(Supervisor).options(
+        name=SUPERVISOR,
+        namespace=namespace,
+        lifetime="detached",
+        max_restarts=-1,  # Ray starts this one again itself: there is nobody else
+        max_concurrency=16,  # it answers while it starts and ends others
+        num_cpus=settings.source_cpus,  # it waits most of the time, and must have room always
+        # It dies with the machine that this program is on, and not with any other.
+        scheduling_strategy=near(ray.get_runtime_context().get_node_id()),
+    )
+    return actor.remote(namespace, config, settings)
+
+
 class Supervisor:
     """Starts workers and sources, looks after them, starts again what dies, and gives every stream a worker.
 
@@ -68,7 +86,7 @@ class Supervisor:
 
     What is wanted comes from the program that started it all, with every `renew`; what there is, from the actors
     themselves. So one that died and was started again knows all that matters. When nobody has renewed for `lease_s`,
-    everything is ended, this actor too. Any thread may call anything.
+    everything is ended, this actor too; who comes late then starts another. Any thread may call anything.
     """
 
     def __init__(self, namespace: str, config: EngineConfig, settings: ClusterSettings) -> None:
@@ -82,7 +100,7 @@ class Supervisor:
         self._retry_at_s: dict[str, tuple[float, float]] = {}  # streams that could not be opened: when again, and wait
         self._notices: deque[tuple[int, str]] = deque(maxlen=_MAX_NOTICES)
         self._num_notices = self._num_restarts = 0
-        self._renewed_at_s = time.monotonic()
+        self._lease = Lease(settings.lease_s, 2 * settings.check_s)
         self._gathers_until_s: float | None = None  # known once a worker runs
         self._is_closing = False
         self._share = fair_share(config, settings)
@@ -93,7 +111,7 @@ class Supervisor:
     def renew(self, version: int, specs: tuple[StreamSpec, ...] | None, notices_after: int) -> Overview:
         """Says that whoever wants the streams is there, and which they are, where that changed; how all stands."""
         with self._lock:
-            self._renewed_at_s = time.monotonic()
+            self._lease.renew()
             if specs is not None and version > self._version:
                 self._version, self._wanted = version, {spec.stream_id: spec for spec in specs}
                 self._problems = {name: said for name, said in self._problems.items() if name in self._wanted}
@@ -149,7 +167,7 @@ class Supervisor:
                         self._look()
                         if self._version >= 0:
                             self._act()
-                    is_forgotten = time.monotonic() - self._renewed_at_s > self._settings.lease_s
+                    is_forgotten = self._lease.is_over()
                 if is_forgotten:
                     _log.warning("nobody asked for %s in %g s; all is ended", self._namespace, self._settings.lease_s)
                     self.close()
@@ -261,8 +279,8 @@ class Supervisor:
         for stream_id in steps.start_sources:
             # Beside its worker: one that has no worker yet has nobody to read for.
             if stream_id in steps.homes and num_starts < _MAX_STARTS_PER_LOOK:
-                near = self._children[steps.homes[stream_id]].node_id
-                num_starts += self._start(self._child(source_name(stream_id)), near)
+                node_id = self._children[steps.homes[stream_id]].node_id
+                num_starts += self._start(self._child(source_name(stream_id)), node_id)
         for stream_id in steps.stop_sources:
             self._children.pop(source_name(stream_id), None)
             end_actor(source_name(stream_id), self._namespace)
@@ -279,7 +297,7 @@ class Supervisor:
             if stream_id not in child.removing:
                 child.removing[stream_id] = child.handle.remove.remote(stream_id)
 
-    def _start(self, child: Child, near: str | None = None) -> int:
+    def _start(self, child: Child, node_id: str | None = None) -> int:
         """Starts it, where it does not run and may be started; how many were."""
         now_s = time.monotonic()
         if child.handle is not None or child.limit.wait_s(now_s) > 0:
@@ -288,17 +306,17 @@ class Supervisor:
         try:
             if stream_id is None:
                 on = Counter(one.node_id for one in self._children.values() if is_worker(one.name) and one.node_id)
-                near = idlest_node(on)  # Ray by itself may put all of them on one
+                node_id = idlest_node(on)  # Ray by itself may put all of them on one
                 child.handle = start_worker(
-                    child.name, self._config, self._namespace, self._settings, self._share, near
+                    child.name, self._config, self._namespace, self._settings, self._share, node_id
                 )
             else:
                 spec = self._wanted[stream_id]
-                child.handle = start_source(spec, self._config.fps, self._namespace, self._settings, near)
+                child.handle = start_source(spec, self._config.fps, self._namespace, self._settings, node_id)
         except ValueError as error:  # its name is not free yet: Ray has not let go of the one that died
             child.problem = last_line(error)
             return 0
-        child.near = near
+        child.near = node_id
         child.num_starts += 1
         child.asked_at_s = 0.0
         self._num_restarts += child.num_starts > 1
