@@ -171,6 +171,29 @@ def test_each_name_of_an_answer_says_which_of_those_asked_about_is_next(seed: in
     assert following == [*(name for name in asked.answer.split(", ") if name != "nothing"), "nothing"]
 
 
+@pytest.mark.parametrize("drop", [0.0, 1.0])
+def test_the_last_of_a_frames_time_is_asked_what_was_there_before(drop: float) -> None:
+    from mini_data import Clips, Mix
+    from mini_heads import Telling
+    from mini_lessons import NAMES
+
+    batch = Clips(tokenizer(), Mix(6, 6, 4, 4, wide=1.0, drop=drop, thin=drop), (5,)).step(0)
+    telling = Telling(len(NAMES))
+    with torch.no_grad():
+        telling.facts.weight[: len(NAMES)] = torch.eye(len(NAMES))
+        telling.facts.bias.zero_()
+    frames, cells = batch["frames"], batch["cells"]
+    clips = torch.arange(len(frames))[:, None].expand_as(frames)
+
+    def loss(of_frame: torch.Tensor) -> float:
+        """Where every token of a frame knows what is there in another."""
+        states = 40.0 * batch["now"][clips, of_frame].clamp(min=0).float() - 20.0
+        states[~((cells < 0) & (cells.roll(-1, 1) >= 0))] = 1e4  # nobody else is asked
+        return telling._before(states, batch).item()
+
+    assert loss((frames - 1).clamp(min=0)) < 1e-6 < 1.0 < loss(frames.clamp(min=0))
+
+
 def test_what_a_question_cannot_know_is_no_lesson() -> None:
     from mini_lessons import IGNORE, NAMES, recall
 
