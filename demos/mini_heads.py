@@ -74,7 +74,7 @@ class Telling(nn.Module):
     name: when it came, that frame's time and ticker, how many came before it, what came and stands next, where it is
     and how it moves; of each time that a question gives, what came and left after it; and of each name in an answer
     what the answer names next. The token before a frame's cells, the last of its time, is asked what was there before:
-    the frame's end finds there what it compares with.
+    the frame's end finds there what it compares with. A time in a question is asked what was there then.
 
     Without those of questions, a question's tokens find the frame that they are about only by luck: one answer in
     hundreds of tokens is too faint a hint of where to look.
@@ -117,7 +117,7 @@ class Telling(nn.Module):
     def forward(self, layers_BSD: tuple[Tensor, ...], batch: dict[str, Tensor]) -> Tensor:
         return (
             self._frames(layers_BSD, batch)
-            + self._before(layers_BSD[self.rank_layer], batch)
+            + self._elsewhere(layers_BSD[self.rank_layer], batch)
             + self._names(layers_BSD[self.name_layer], batch)
             + self._since(layers_BSD[self.since_layer], batch)
             + self._follows(layers_BSD, batch)
@@ -148,20 +148,34 @@ class Telling(nn.Module):
         cell = F.cross_entropy(logits, state, torch.tensor([0.2, 1.0, 3.0]))
         return 4 * loss + signs + 0.5 * (rank + count) + cell
 
-    def _before(self, states_BSD: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """By the head that frames' ends are asked with: what is found there is what was told there."""
+    def _elsewhere(self, states_BSD: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """What was there before, of the last token of a frame's time; what was there then, of a time in a question. By
+        the head that frames' ends are asked with: what is found there is what was told there."""
         frames, cells = batch["frames"], batch["cells"]
         is_last = (frames > 0) & (cells < 0)
         is_last[:, :-1] &= cells[:, 1:] >= 0
-        clips = torch.arange(len(frames))[:, None].expand_as(frames)[is_last]
-        truth_TK = batch["now"][clips, frames[is_last] - 1]
-        logits_TK = self.facts(states_BSD[is_last])[:, : len(NAMES)].float()
-        known = truth_TK != IGNORE
-        if not known.any():
+        is_time = batch["since_came"] != IGNORE
+        return 2 * self._fact(states_BSD, batch, is_last, frames - 1, ("now",)) + 2 * self._fact(
+            states_BSD, batch, is_time, batch["name_moment"], ("now", "ever")
+        )
+
+    def _fact(
+        self, states_BSD: Tensor, batch: dict[str, Tensor], asked_BS: Tensor, of_BS: Tensor, keys: tuple[str, ...]
+    ) -> Tensor:
+        """Of these tokens, what is true of those frames."""
+        clips, of_T = torch.arange(len(of_BS))[:, None].expand_as(of_BS)[asked_BS], of_BS[asked_BS]
+        has_been_TK = batch["ever"][clips, of_T] > 0
+        told_TX = self.facts(states_BSD[asked_BS]).float()
+        logits, truth, weight = [], [], []
+        for key in keys:
+            truth_TK, first = batch[key][clips, of_T], list(FACTS).index(key) * len(NAMES)
+            known = truth_TK != IGNORE
+            logits.append(told_TX[:, first : first + len(NAMES)][known])
+            truth.append(truth_TK[known].float())
+            weight.append(torch.where((truth_TK > 0) | has_been_TK, BEEN_WEIGHT, 1.0)[known])
+        if not sum(map(len, truth)):
             return torch.zeros(())
-        is_hard_TK = (truth_TK > 0) | (batch["ever"][clips, frames[is_last] - 1] > 0)
-        weight = torch.where(is_hard_TK, BEEN_WEIGHT, 1.0)[known]
-        return 2 * F.binary_cross_entropy_with_logits(logits_TK[known], truth_TK[known].float(), weight)
+        return F.binary_cross_entropy_with_logits(torch.cat(logits), torch.cat(truth), torch.cat(weight))
 
     def _names(self, states_BSD: Tensor, batch: dict[str, Tensor]) -> Tensor:
         names = (batch["name_ever"] != IGNORE) | (batch["name_moment"] != IGNORE)

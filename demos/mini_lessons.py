@@ -52,7 +52,7 @@ def patch_labels(cover_FOHW: np.ndarray, witness: Witness, cell: int, share: flo
 def frame_facts(witness: Witness) -> dict[str, np.ndarray]:
     """What is true of each frame, by name of object (F, K): 0 or 1, or IGNORE where it is half there.
 
-    now: in sight; came: for the first time; left: not any more, since the frame before; ever: by now. And signs
+    now: in sight; came: for the first time; left: not any more, unlike in the frame before; ever: by now. And signs
     (F, TIME_SIGNS + 2): of its time, then of the ticker; NO_SIGN where there is none. rank and count (F,): how many
     names have come by now, and are in sight.
     """
@@ -66,7 +66,9 @@ def frame_facts(witness: Witness) -> dict[str, np.ndarray]:
         facts["now"][:, name] = np.where(vague_F, IGNORE, seen_F)
         facts["ever"][:, name] = ever_F
         facts["came"][:, name] = ever_F & ~np.concatenate([[False], ever_F[:-1]])
-        facts["left"][:, name] = before_F & ~seen_F
+        # What leaves by halves has left by either moment.
+        halves_F = vague_F | np.concatenate([[False], vague_F[:-1] & ~seen_F[1:]])
+        facts["left"][:, name] = np.where(halves_F & ever_F, IGNORE, before_F & ~seen_F)
     facts["rank"], facts["count"] = facts["ever"].sum(1), witness.seen_NO.sum(1)
     facts["signs"] = np.stack([_signs(witness, moment) for moment in range(len(witness.times_s))])
     return facts

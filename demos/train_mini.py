@@ -78,8 +78,8 @@ STAGES = (
     Stage("many-frames", 2200, Mix(1, 16, 8, 32, window=0.15, drop=0.5), 1.2e-3, 1.0, 0.0, 0.7, tower_every=0),
     Stage("long", 500, Mix(8, 64, 2, 48, window=0.3, drop=0.6), 1e-3, 1.0, 0.0, 0.5, tower_every=0),
     Stage("cool-down", 1400, Mix(1, 64, 2, 48, window=0.2, drop=0.5), 1e-3, 1.0, 0.3, 0.3, 8, 0.3, True, 1),
-    Stage("again", 1000, Mix(1, 24, 6, 36, window=0.15, drop=0.5), 1.2e-3, 1.0, 0.3, 0.5, 8, 0.3),
-    Stage("last", 1800, Mix(1, 64, 2, 48, window=0.2, drop=0.5), 1e-3, 1.0, 0.3, 0.3, 8, 0.3, True, 1),
+    Stage("again", 1200, Mix(1, 24, 6, 36, window=0.15, drop=0.5), 1.2e-3, 1.0, 0.3, 0.5, 8, 0.3),
+    Stage("last", 1900, Mix(1, 64, 2, 48, window=0.2, drop=0.5), 1e-3, 1.0, 0.3, 0.3, 8, 0.3, True, 1),
 )
 
 

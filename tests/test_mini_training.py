@@ -172,26 +172,32 @@ def test_each_name_of_an_answer_says_which_of_those_asked_about_is_next(seed: in
 
 
 @pytest.mark.parametrize("drop", [0.0, 1.0])
-def test_the_last_of_a_frames_time_is_asked_what_was_there_before(drop: float) -> None:
+def test_a_frames_time_is_asked_what_was_there_before_and_a_questions_what_was_there_then(drop: float) -> None:
     from mini_data import Clips, Mix
-    from mini_heads import Telling
-    from mini_lessons import NAMES
+    from mini_heads import FACTS, Telling
+    from mini_lessons import IGNORE, NAMES
 
-    batch = Clips(tokenizer(), Mix(6, 6, 4, 4, wide=1.0, drop=drop, thin=drop), (5,)).step(0)
-    telling = Telling(len(NAMES))
+    batch = Clips(tokenizer(), Mix(6, 6, 4, 40, wide=1.0, drop=drop, thin=drop), (5,)).step(0)
+    telling = Telling(3 * len(NAMES))
     with torch.no_grad():
-        telling.facts.weight[: len(NAMES)] = torch.eye(len(NAMES))
+        telling.facts.weight[:] = torch.eye(3 * len(NAMES))
         telling.facts.bias.zero_()
     frames, cells = batch["frames"], batch["cells"]
     clips = torch.arange(len(frames))[:, None].expand_as(frames)
+    is_time = batch["since_came"] != IGNORE
+    assert is_time.any()
+    is_last = (cells < 0) & (cells.roll(-1, 1) >= 0) & (frames > 0)
 
-    def loss(of_frame: torch.Tensor) -> float:
-        """Where every token of a frame knows what is there in another."""
-        states = 40.0 * batch["now"][clips, of_frame].clamp(min=0).float() - 20.0
-        states[~((cells < 0) & (cells.roll(-1, 1) >= 0))] = 1e4  # nobody else is asked
-        return telling._before(states, batch).item()
+    def loss(of_frame: torch.Tensor, of_time: torch.Tensor) -> float:
+        """Where these tokens know what is true of those frames."""
+        of = torch.where(is_time, of_time, of_frame).clamp(min=0)
+        knows = torch.cat([batch[key][clips, of].clamp(min=0) for key in list(FACTS)[:3]], dim=-1)
+        states = 40.0 * knows.float() - 20.0
+        states[~(is_last | is_time)] = 1e4  # nobody else is asked
+        return telling._elsewhere(states, batch).item()
 
-    assert loss((frames - 1).clamp(min=0)) < 1e-6 < 1.0 < loss(frames.clamp(min=0))
+    before, then = frames - 1, batch["name_moment"]
+    assert loss(before, then) < 1e-6 < 1.0 < min(loss(frames, then), loss(before, then - 1))
 
 
 def test_what_a_question_cannot_know_is_no_lesson() -> None:
