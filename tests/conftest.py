@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -26,8 +27,19 @@ if TYPE_CHECKING:
 # Tests are many and small: threads would fight over the cores. Read by torch when it is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Times are measured by benchmarks: no example fails because the machine was busy.
+hypothesis.settings.register_profile("untimed", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("untimed")
+
 SYSTEM_PYTHON = "/usr/bin/python3"  # GStreamer's bindings are the system's, not the environment's
 SERVER = Path(__file__).parent / "rtsp_server.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who asks for the long ones has the time."""
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.timeout(0))
 
 
 @pytest.fixture(scope="module")

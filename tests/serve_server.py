@@ -57,12 +57,14 @@ class Served:
         until(lambda: self.streams.state(stream_id).state in (states or ("ended",)), f"{stream_id} {states}")
 
     def note(self, stream_id: str, text: str) -> int:
-        """Has a line written into a stream's log where narrations are; its number."""
+        """Has a line written into a stream's log where narrations are; its number, once those who follow are told."""
         hub = self.streams._room.hub
         assert hub is not None
         before = self.streams.last_event(stream_id)
         hub.look(stream_id, lambda session: session.history.note(text, Span(1.0, 2.0))).result(WAIT_S)
-        return next(row.number for row in self.streams.events(stream_id, after=before) if row.text == text)
+        number = next(row.number for row in self.streams.events(stream_id, after=before) if row.text == text)
+        until(lambda: self.streams.last_event(stream_id) >= number, f"the desk knows of {text!r}")
+        return number
 
     def wait_for_frame(self, stream_id: str) -> None:
         """Until a frame of it was taken and encoded."""

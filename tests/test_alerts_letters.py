@@ -59,7 +59,7 @@ def test_what_is_revived_waits_again_and_by_rule(tmp_path: Path) -> None:
     assert {alert.id for alert in reopened(tmp_path / "alerts.jsonl")[0]} == {fall.id, door.id}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     steps=st.lists(st.tuples(st.sampled_from(["keep", "told", "give up", "revive"]), st.integers(0, 9)), max_size=60),
     says=st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"]), min_size=1, max_size=400),

@@ -81,7 +81,7 @@ def walk(rule: AlertRule, events: list[tuple[object, ...]]) -> list[Told]:
     return told
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(rule=RULES, walks=WALKS)
 def test_it_fires_on_a_verifier_s_yes_alone_and_never_within_the_cooldown(
     rule: AlertRule, walks: list[list[tuple[object, ...]]]
@@ -99,7 +99,7 @@ def test_it_fires_on_a_verifier_s_yes_alone_and_never_within_the_cooldown(
 STRETCHES = st.lists(st.tuples(st.integers(6, 12), st.integers(6, 12)), min_size=1, max_size=5)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rule=RULES, stretches=STRETCHES, rate_hz=st.sampled_from([1, 2, 4]))
 def test_what_lasts_is_told_once_and_told(rule: AlertRule, stretches: list[tuple[int, int]], rate_hz: int) -> None:
     """Not so, so, not so, ...: with answers that are true, one firing for each stretch, soon after it began."""

@@ -187,7 +187,7 @@ def test_an_index_too_small_for_its_vectors_is_refused(store: Direct) -> None:
 # Caps
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     sides=st.lists(st.integers(1, 60), min_size=1, max_size=120),
     change=st.integers(1, 9),

@@ -89,7 +89,7 @@ def answers(archive: Archive) -> list[object]:
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     scenes=st.lists(st.integers(0, 8), min_size=1, max_size=14),
     length=st.integers(1, 7),
@@ -216,7 +216,7 @@ def test_a_head_says_what_it_is_or_is_refused() -> None:
             decode_head(b"".join(encode_head(head._replace(vector_D=bad))))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 699), st.integers(0, 255)), min_size=1, max_size=6))
 def test_flipped_bytes_of_a_picture_give_a_picture_or_a_sentence(flips: list[tuple[int, int]]) -> None:
     data = bytearray(b"".join(encode_pixels(1, picture(0), 85, {"tokens": torch.ones(3)})))

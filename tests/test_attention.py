@@ -216,7 +216,7 @@ def test_probe_of_the_first_layer_is_the_projection(yarn: tuple[Reader, PreTrain
     torch.testing.assert_close(got, wanted, atol=TOLERANCE, rtol=0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_any_chunking_of_any_stream_equals_one_read(data: st.DataObject) -> None:
     reader, twin = make(data.draw(st.sampled_from(["qwen2", "qwen2_5_vl", "qwen3_vl"])))

@@ -19,7 +19,7 @@ SEEDS = st.integers(0, 2**31 - 1)
 
 
 @given(seed=SEEDS, keep=st.integers(1, 23))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_fastervlm_keeps_what_cls_looks_at_most(seed: int, keep: int) -> None:
     cls_T = shares(seed, 24)
     assert kept(FasterVLM(keep_tokens=keep), sight(rand(0, 24, 4), (4, 6), cls_T=cls_T)) == largest(cls_T, keep)
@@ -36,7 +36,7 @@ def test_vtc_cls_lets_several_layers_vote() -> None:
 
 
 @given(seed=SEEDS, height=st.integers(2, 6), width=st.integers(1, 6), keep=st.integers(1, 36))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_fopru_keeps_the_best_tokens_or_the_best_whole_rows(seed: int, height: int, width: int, keep: int) -> None:
     num_places = height * width
     keep = min(keep, num_places - 1) or 1
@@ -59,7 +59,7 @@ def test_fopru_fills_up_from_the_next_row_where_the_floor_asks_for_it() -> None:
 
 
 @given(seed=SEEDS, keep=st.integers(1, 23), dominant_share=st.floats(0.0, 1.0))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_visiondrop_keeps_the_attended_as_they_are_and_never_lengthens_the_rest(
     seed: int, keep: int, dominant_share: float
 ) -> None:
@@ -89,7 +89,7 @@ def test_visiondrop_merges_like_with_like() -> None:
     keep=st.integers(1, 48),
     num_bands=st.integers(0, 60),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_holov_spends_all_it_has_and_takes_the_most_attended_of_each_band(
     seed: int, grid_hw: tuple[int, int], keep: int, num_bands: int
 ) -> None:
@@ -119,7 +119,7 @@ def test_holovs_bands_each_get_their_share() -> None:
 
 
 @given(seed=SEEDS, keep=st.integers(1, 34), whole_share=st.floats(0.0, 1.0), tiles=st.integers(1, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_hired_uses_its_whole_budget_and_takes_nothing_twice(
     seed: int, keep: int, whole_share: float, tiles: int
 ) -> None:
@@ -148,7 +148,7 @@ def test_hireds_tiles_are_parts_of_the_grid() -> None:
 
 
 @given(grid_hw=st.tuples(st.integers(1, 6), st.integers(1, 6)), seed=SEEDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_neighbours_touch_and_never_wrap(grid_hw: tuple[int, int], seed: int) -> None:
     height, width = grid_hw
     mask_T = rand(seed, height * width) > 0.7
@@ -167,7 +167,7 @@ def test_hiprune_keeps_the_anchor_what_touches_it_and_registers() -> None:
 
 
 @given(seed=SEEDS, keep=st.integers(1, 29), anchor_share=st.floats(0.0, 1.0))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_hiprune_puts_anchors_first_then_buffers_then_registers(seed: int, keep: int, anchor_share: float) -> None:
     objects_T, whole_T = shares(seed, 2, 30)
     seen = sight(rand(0, 30, 4), (5, 6), received_RT=torch.stack([objects_T, whole_T]))

@@ -59,7 +59,7 @@ def test_the_frame_on_the_screen_at_each_moment(clip: Path, reader: str) -> None
         pictures.close()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 8), unique=True, max_size=4), st.sampled_from([0.3, 1.0, 2.0, 3.7, 25.0]))
 def test_stretches_give_what_the_whole_gives(uneven: Path, cuts: list[int], rate_hz: float) -> None:
     pictures = opened(uneven, "av")

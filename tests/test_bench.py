@@ -47,7 +47,7 @@ def test_the_core_is_measured_on_one_model() -> None:
         assert f"{result[name + '_ratio']:.3f}" in table
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_core_is_measured_on_a_larger_model_too() -> None:
     check_core(BENCHES["core"]().run(model="default", repeats=1), ["millpond/mini", "random-60M"])
 

@@ -17,14 +17,14 @@ from millpond.pipeline.bench_streaming import METHODS, WORLDS, StreamingBench
 @pytest.fixture(scope="module")
 def compressed() -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench_compress, "NUM_WORLDS", 8)
+        patch.setattr(bench_compress, "NUM_WORLDS", 4)
         patch.setattr(bench_compress, "_PREFILL_SHAPE", "millpond/mini")
         return CompressBench().run(model="default", repeats=1)
 
 
 def test_compress_tells_of_every_compressor(compressed: dict[str, Any]) -> None:
     rows = {row["name"]: row for row in compressed["compressors"]}
-    assert rows.keys() == {*COMPRESSORS, RECENT_ONLY} and compressed["num_worlds"] == 8
+    assert rows.keys() == {*COMPRESSORS, RECENT_ONLY} and compressed["num_worlds"] == 4
     keys = {"name", "settings", "tokens_per_frame", "token_share", "prefill_share", "accuracy", "interval"}
     for row in rows.values():
         assert row.keys() == keys | {"num_questions"} and row["num_questions"] > 60

@@ -31,7 +31,14 @@ from millpond.pipeline.bench_memory_answers import (
     try_method,
 )
 from millpond.pipeline.bench_memory_day import TIERS, Sample, fit_line, full_from, measure_day, rss_bytes
-from millpond.pipeline.bench_memory_shapes import Shape, measure_recall, measure_shape, random_blocks, shapes
+from millpond.pipeline.bench_memory_shapes import (
+    Shape,
+    measure_recall,
+    measure_reopening,
+    measure_shape,
+    random_blocks,
+    shapes,
+)
 from millpond.pipeline.bench_shapes import BUILT_IN_SHAPE, make_model
 from millpond.pipeline.bench_worlds import make_clip
 
@@ -258,6 +265,7 @@ def result(monkeypatch: pytest.MonkeyPatch, day: dict[str, Any]) -> Iterator[dic
     monkeypatch.setattr(bench_memory_answers, "methods", lambda num_frames: few)
     monkeypatch.setattr(bench_memory_shapes, "shapes", lambda: (TINY._replace(name="LLaVA-OneVision-7B"),))
     monkeypatch.setattr(bench_memory, "measure_recall", lambda repeats: measure_recall(repeats, num_rows=64))
+    monkeypatch.setattr(bench_memory, "measure_reopening", lambda repeats: measure_reopening(repeats, 2**24))
     monkeypatch.setattr(bench_memory, "measure_day", lambda model, num_frames: day)
     yield MemoryBench(num_frames=400, num_worlds=2).run(model="default", repeats=1)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond.memory import BlockId, KVBlock
@@ -29,7 +29,6 @@ def of(blocks: list[KVBlock]) -> dict[BlockId, KVBlock]:
     return {block.id: block for block in blocks}
 
 
-@settings(deadline=None)
 @given(
     tokens=st.lists(st.integers(1, 3), min_size=1, max_size=12),
     chosen=st.lists(st.lists(st.integers(0, 11), unique=True, max_size=8), min_size=3, max_size=3),

@@ -271,7 +271,7 @@ def test_reset_forgets() -> None:
     seeds=st.lists(st.integers(0, 3), min_size=1, max_size=6),
     num_frames=st.integers(1, 2),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_promises_on_whatever_comes(
     size: tuple[int, int], grid_hw: tuple[int, int], covered: float, seeds: list[int], num_frames: int
 ) -> None:

@@ -28,7 +28,7 @@ SEEDS = st.integers(0, 2**31 - 1)
 
 
 @given(height=st.integers(1, 9), width=st.integers(1, 9), keep=st.integers(1, 81), seed=SEEDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_uniform_grid_is_spread_evenly_whatever_it_shows(height: int, width: int, keep: int, seed: int) -> None:
     num_places = height * width
     stays = kept(UniformGrid(keep_tokens=keep), sight(rand(seed, num_places, 4), (height, width)))
@@ -54,7 +54,7 @@ def radius(far_TT: Tensor, centres: tuple[int, ...] | list[int]) -> float:
 
 
 @given(seed=SEEDS, keep=st.integers(1, 4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_todre_covers_within_twice_the_best_radius_there_is(seed: int, keep: int) -> None:
     x_TD = rand(seed, 9, 4)
     far_TT = distances(x_TD)
@@ -64,7 +64,7 @@ def test_todre_covers_within_twice_the_best_radius_there_is(seed: int, keep: int
 
 
 @given(seed=SEEDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_each_pick_of_todre_is_the_farthest_from_those_before(seed: int) -> None:
     x_TD = rand(seed, 12, 6)
     far_TT = distances(x_TD)
@@ -89,7 +89,7 @@ def covered(rows_RT: Tensor, picked: tuple[int, ...] | list[int]) -> float:
 
 
 @given(seed=SEEDS, with_words=st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_mmtok_covers_nearly_as_much_as_the_best_set_and_more_with_each_token(seed: int, with_words: bool) -> None:
     x_TD = rand(seed, 9, 6)
     seen = sight(x_TD, (3, 3), text_MD=rand(seed + 1, 3, 6) if with_words else None)
@@ -124,7 +124,7 @@ def test_mmtok_with_no_weight_on_the_frame_still_covers_it_where_nothing_is_aske
 
 
 @given(seed=SEEDS, num_tokens=st.integers(2, 24), keep=st.integers(1, 24))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_merged_tokens_weigh_what_their_parts_weighed(seed: int, num_tokens: int, keep: int) -> None:
     x_TD = rand(seed, num_tokens, 6)
     merged = soft_matching(x_TD, keep)

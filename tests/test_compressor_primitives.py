@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -323,7 +323,6 @@ def test_mass_is_the_fewest_that_reach_the_share() -> None:
         mass_count(score_N, 2)
 
 
-@settings(deadline=None)
 @given(
     tokens_per_s=st.floats(0.1, 1000.0),
     floor_tokens=st.integers(1, 50),

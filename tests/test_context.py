@@ -190,4 +190,4 @@ class AnyUse(RuleBasedStateMachine):
 
 
 TestAnyUse = AnyUse.TestCase
-TestAnyUse.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+TestAnyUse.settings = settings(max_examples=25, stateful_step_count=15)

@@ -179,7 +179,7 @@ def test_a_track_without_pictures(tmp_path: Path) -> None:
         list(open_source(tmp_path / "a.mkv"))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(begin=st.floats(0, 0.98), length=st.floats(0.001, 0.2), seed=st.integers(0, 99), keep=st.floats(0.3, 1))
 def test_whatever_happens_to_a_file_it_plays_or_says_why(
     tmp_path_factory: pytest.TempPathFactory, begin: float, length: float, seed: int, keep: float

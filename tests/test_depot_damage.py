@@ -127,7 +127,7 @@ def test_files_that_are_set_aside_do_not_pile_up(tmp_path: Path) -> None:
     assert len(list((tmp_path / "kv").glob("*.bad"))) == 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     junk=st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=30)), min_size=1, max_size=5),
     inserts=st.booleans(),

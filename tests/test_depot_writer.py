@@ -308,7 +308,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(steps=STEPS)
 def test_the_books_balance_whatever_happens(steps: list[tuple[str, Kind, int, int]]) -> None:
     depot = Gate()

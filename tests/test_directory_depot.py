@@ -91,7 +91,7 @@ class LikeADictionary(RuleBasedStateMachine):
 
 
 TestLikeADictionary = LikeADictionary.TestCase
-TestLikeADictionary.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+TestLikeADictionary.settings = settings(max_examples=30, stateful_step_count=25)
 
 
 @pytest.mark.parametrize("step", [2, 3, 10])

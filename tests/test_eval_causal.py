@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond.pipeline.engine import Engine
@@ -32,7 +32,6 @@ def engine() -> Iterator[Engine]:
         yield engine
 
 
-@settings(deadline=None)
 @given(TIMES, st.lists(st.integers(-1, 31).map(lambda n: n / 2), max_size=6))
 def test_the_guard_hands_out_all_up_to_the_moment_and_nothing_later(
     times_s: list[float], moments_s: list[float]
@@ -53,7 +52,6 @@ def test_the_guard_does_not_go_back() -> None:
         list(guard.until(1.0))
 
 
-@settings(deadline=None)
 @given(TIMES, st.lists(st.integers(0, 30).map(lambda n: n / 2), min_size=1, max_size=5))
 def test_a_source_that_cheats_about_the_order_shows_nothing_early(times_s: list[float], moments_s: list[float]) -> None:
     """Frames in any order at all: what is handed out by a moment is from before it, and disorder is told."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from millpond.pipeline.eval import SUITES, Item, entries
 
-HERE_ONLY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+HERE_ONLY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 
 LINE = {"video": "a.mp4", "at_s": 2, "question": "What?", "answer": "red"}
 CHOICE = {

@@ -22,7 +22,7 @@ from .clips import VIDEOS, make_clip, number_of
 SAMPLES = VIDEOS.parent / "benchmarks"
 OVO = "ovo_bench.sample.json"
 STREAMING = {part: f"streamingbench.questions_{part}.sample.json" for part in ("real", "omni", "sqa", "proactive")}
-HERE_ONLY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+HERE_ONLY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the samples of the annotation files are not here")
 

@@ -81,7 +81,6 @@ def wrote(path: Path, num: int) -> bytes:
     return path.read_bytes()
 
 
-@settings(deadline=None)
 @given(answers)
 def test_a_line_says_all_of_an_answer(one: Answered) -> None:
     line = one.to_line()
@@ -104,7 +103,7 @@ def test_an_answer_is_on_the_disk_before_add_returns(tmp_path: Path) -> None:
         assert json.loads(path.read_text().splitlines()[1])["text"] == "said 0"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_whatever_is_cut_off_only_the_torn_line_is_lost(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

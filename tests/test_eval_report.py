@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond.pipeline.bench_mini import wilson
@@ -34,14 +34,12 @@ several = st.lists(costs_and_scores, max_size=12).map(
 # The front.
 
 
-@settings(deadline=None)
 @given(several)
 def test_the_front_is_all_that_nobody_beats(given_points: list[Point]) -> None:
     on_front = set(front(given_points))
     assert on_front == {one for one in given_points if not any(other.beats(one) for other in given_points)}
 
 
-@settings(deadline=None)
 @given(several)
 def test_on_the_front_more_cost_buys_more_accuracy(given_points: list[Point]) -> None:
     kept = front(given_points)
@@ -50,7 +48,6 @@ def test_on_the_front_more_cost_buys_more_accuracy(given_points: list[Point]) ->
         assert is_twin or (before.cost < after.cost and before.accuracy < after.accuracy)
 
 
-@settings(deadline=None)
 @given(several, st.randoms(use_true_random=False))
 def test_the_front_does_not_depend_on_the_order(given_points: list[Point], rng: Any) -> None:
     mixed = list(given_points)
@@ -59,7 +56,6 @@ def test_the_front_does_not_depend_on_the_order(given_points: list[Point], rng: 
     assert set(front(front(mixed))) == set(front(mixed))
 
 
-@settings(deadline=None)
 @given(several)
 def test_the_cheapest_and_the_best_are_on_the_front(given_points: list[Point]) -> None:
     kept = front(given_points)
@@ -69,7 +65,6 @@ def test_the_cheapest_and_the_best_are_on_the_front(given_points: list[Point]) -
         assert kept[-1].accuracy == max(one.accuracy for one in given_points)
 
 
-@settings(deadline=None)
 @given(costs_and_scores, costs_and_scores)
 def test_no_two_beat_each_other(one: tuple[int, int], other: tuple[int, int]) -> None:
     a, b = Point("a", *one), Point("b", *other)
@@ -102,7 +97,6 @@ def test_a_plain_share_has_the_score_interval() -> None:
     assert interval_of(GivenSuite(), []) is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 40)), min_size=1, max_size=5))
 def test_a_weighted_mean_lies_in_its_interval(pairs: list[tuple[int, int]]) -> None:
     given_scores = [one for kind, (num, hits) in enumerate(pairs) for one in scored(str(kind), min(hits, num), num)]

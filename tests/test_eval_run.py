@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond.pipeline.config import EngineConfig
@@ -199,7 +199,6 @@ def test_a_conversation_is_whole_where_only_some_of_its_items_are_asked() -> Non
     assert [one.id for one in found.answered] == ["2"]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60))
 def test_some_of_many_are_spread_evenly(num_items: int, num_chosen: int) -> None:
     items = [item(str(number)) for number in range(num_items)]

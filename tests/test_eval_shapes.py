@@ -68,7 +68,7 @@ def test_answers_are_those_of_somebody_who_watches_frame_by_frame(lengths_s: tup
 
 
 @given(st.integers(0, 2**31), st.sampled_from([30, 90]), st.integers(1, 48))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_answers_are_true_whatever_is_drawn(seed: int, length_s: int, questions: int) -> None:
     for world, asked in by_video(items((length_s,), worlds=2, seed=seed, questions=questions)):
         seen = SlowWitness(world)

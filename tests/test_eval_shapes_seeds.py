@@ -60,7 +60,7 @@ def test_no_world_of_the_suite_can_be_one_of_training(monkeypatch: pytest.Monkey
 
 
 @given(st.integers(0, 2**31), st.integers(30, DAY_S))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_seeds_of_worlds_stay_below_those_of_training_and_differ(seed: int, length_s: int) -> None:
     drawn = [one for one, _ in zip(world_seeds(seed, length_s), range(1000), strict=False)]
     assert len(set(drawn)) == 1000 and all(0 <= one < NUM_SEEDS for one in drawn)

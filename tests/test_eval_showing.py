@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond.memory import MemoryConfig
@@ -49,7 +49,6 @@ def pictures(num: int) -> list[Frame]:
     return [Frame(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), float(n)) for n in range(num)]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(0, 700))
 def test_a_uniform_choice_is_even_and_its_stock_bounded(num_frames: int, num_added: int) -> None:
     stock = Spread(num_frames)
@@ -68,7 +67,6 @@ def test_a_uniform_choice_is_even_and_its_stock_bounded(num_frames: int, num_add
         assert all(before < after for before, after in pairwise(chosen))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(0, 60))
 def test_the_newest_are_the_newest(num_frames: int, num_added: int) -> None:
     stock = Newest(num_frames)

@@ -78,7 +78,7 @@ def test_a_stream_that_starts_again_at_zero_is_kept_in_time(log: EventLog) -> No
 times = st.sampled_from([-2.0, 0.0, 0.5, 1.0, 1.5, 2.0, 7.0])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(times, times), max_size=12), st.tuples(times, times))
 def test_spans_overlap_as_spans_do(given_spans: list[tuple[float, float]], asked: tuple[float, float]) -> None:
     log = EventLog()
@@ -104,7 +104,7 @@ def test_no_query_is_an_operator(log: EventLog, words: str) -> None:
     log.check()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_text_is_a_safe_query_and_a_planted_line_is_found_by_its_words(planted: str, other: str) -> None:
     log = EventLog()
@@ -118,7 +118,7 @@ def test_any_text_is_a_safe_query_and_a_planted_line_is_found_by_its_words(plant
     assert log.lines(Span(1, 2))[0].text == clean(planted, 4096)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.characters(categories=["L", "N", "M", "P", "S", "Z"]), min_size=1, max_size=8))
 def test_a_word_between_any_signs_is_found(signs: str) -> None:
     log = EventLog()
@@ -193,7 +193,7 @@ def test_the_cap_holds_and_what_goes_leaves_a_trace(tmp_path: Path, in_ram: bool
     assert log.search(lines[0].text, 1)[0].number == lines[0].number
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.lists(st.tuples(st.integers(0, 900), st.integers(1, 4000)), min_size=1, max_size=8),
     st.integers(1, 300),

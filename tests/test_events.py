@@ -81,7 +81,7 @@ def test_closing_twice_closes_once() -> None:
     assert cutter.close() == Event(1, Span(1, 2), 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.integers(-3, 9), st.integers(0, 3)), max_size=60),
     st.integers(1, 5),

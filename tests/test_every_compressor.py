@@ -207,7 +207,7 @@ def test_a_pick_keeps_no_more_than_it_says(recipe: Compressor, keep: int) -> Non
 
 @pytest.mark.parametrize("recipe", BOUNDED)
 @pytest.mark.parametrize("family", ["smolvlm", "llava_onevision"])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     tokens_per_s=st.floats(0.5, 80.0),
     floor_tokens=st.integers(1, 30),

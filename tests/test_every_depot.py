@@ -76,7 +76,7 @@ def joined(payload: Payload) -> bytes:
     return b"".join(payload) if isinstance(payload, list) else bytes(payload)  # type: ignore[arg-type]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_holds_what_a_dictionary_would(place: Place, steps: list[tuple[str, int, Payload | None]]) -> None:
     depot = place()

@@ -168,7 +168,7 @@ def test_refuses_a_count_that_is_none(name: str, wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("pruner", EVERY)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(blocks=streams())
 def test_keeps_its_promises(pruner: Pruner, blocks: list[KVBlock]) -> None:
     before = [copied(block) for block in blocks]
@@ -275,7 +275,7 @@ def test_words_come_back_whole(pruner: Pruner) -> None:
 
 
 @pytest.mark.parametrize("pruner", EVERY)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(blocks=streams())
 def test_prunes_for_a_question_where_it_says_so(pruner: Pruner, blocks: list[KVBlock]) -> None:
     query_LKD = torch.randn(2, 2, 4)

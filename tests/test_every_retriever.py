@@ -44,7 +44,6 @@ def test_says_where_it_comes_from(name: str) -> None:
 
 
 @pytest.mark.parametrize("retriever", EVERY)
-@settings(deadline=None)
 @given(
     steps=st.lists(st.one_of(st.just("add"), st.integers(0, 60)), max_size=120),
     num_blocks=st.integers(0, 30),
@@ -110,7 +109,7 @@ def test_refuses_a_block_twice_and_keeps_no_tensor_of_it(retriever: Retriever) -
 
 
 @pytest.mark.parametrize("retriever", EVERY)
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(order=st.permutations(range(40)), num_gone=st.integers(0, 60), same_keys=st.booleans())
 def test_what_came_and_went_before_leaves_no_trace(
     retriever: Retriever, order: list[int], num_gone: int, same_keys: bool

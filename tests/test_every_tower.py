@@ -110,7 +110,7 @@ def test_a_full_walk_is_see_to_the_bit(model: VideoLLM, shape: tuple[int, int]) 
 
 
 @torch.inference_mode()
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_rows_given_apart_equal_those_of_the_full_walk(full: Full, data: st.DataObject) -> None:
     tower, prepared = full.tower, full.prepared
@@ -126,7 +126,7 @@ def test_rows_given_apart_equal_those_of_the_full_walk(full: Full, data: st.Data
 
 
 @torch.inference_mode()
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_units_given_apart_equal_those_of_the_full_walk(full: Full, data: st.DataObject) -> None:
     tower, units_UP = full.tower, full.prepared.layout.units_UP

@@ -26,7 +26,7 @@ def picture(height: int = 40, width: int = 56) -> np.ndarray:
 JPEG = encode_jpeg(picture())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(60, 95))
 def test_a_picture_comes_back_alike(height: int, width: int, quality: int) -> None:
     rgb_HW3 = picture(height, width)
@@ -112,7 +112,7 @@ def test_a_grey_picture_comes_back_with_three_colours() -> None:
     assert decode_jpeg(out.getvalue()).shape == (40, 56, 3)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(0, len(JPEG) - 1), st.integers(0, 255)), min_size=1, max_size=8))
 def test_flipped_bytes_give_a_picture_or_a_sentence(flips: list[tuple[int, int]]) -> None:
     data = bytearray(JPEG)

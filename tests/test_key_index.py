@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity, normalize
 
@@ -48,7 +48,6 @@ def test_by_key_equals_its_plain_twin(num_blocks: int, dtype: torch.dtype) -> No
         assert scored.score == pytest.approx(expected[scored.id], abs=TOLERANCE)
 
 
-@settings(deadline=None)
 @given(num_blocks=st.integers(2, 50))
 def test_centred_by_key_equals_its_plain_twin(num_blocks: int) -> None:
     blocks = [make_block() for _ in range(num_blocks)]
@@ -66,7 +65,6 @@ def test_centred_by_key_equals_its_plain_twin(num_blocks: int) -> None:
         assert found[block.id] == pytest.approx(expected, abs=1e-4)
 
 
-@settings(deadline=None)
 @given(num_rows=st.integers(0, 80), among=st.lists(st.booleans(), min_size=80, max_size=80), slope=st.floats(-5, 5))
 def test_a_trend_is_taken_off_as_least_squares_has_it(num_rows: int, among: list[bool], slope: float) -> None:
     start_N = np.sort(np.random.default_rng(num_rows).uniform(0, 1e6, num_rows))

@@ -19,7 +19,7 @@ seeds = st.integers(0, 2**31)
 
 
 @given(seeds, st.sampled_from([60.0, 600.0, 86_400.0]), st.sampled_from([0.5, 1.0]), st.integers(0, MOST_LONG_THINGS))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_seed_makes_one_world_of_things_that_come_and_go(
     seed: int, duration_s: float, step_s: float, max_things: int
 ) -> None:
@@ -51,7 +51,7 @@ def test_things_come_all_through_a_day() -> None:
 
 
 @given(seeds)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_whatever_is_there_can_be_seen(seed: int) -> None:
     world = make_long_world(seed, duration_s=600.0, max_things=12)
     for number, thing in enumerate(world.things):

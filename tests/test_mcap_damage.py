@@ -255,7 +255,7 @@ def test_a_chunk_whose_times_are_wrong_is_not_believed(run: Path, share: float, 
     assert frames[-1].pts_s < 2.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(place=st.floats(0, 1, exclude_max=True), length=st.integers(1, 400), seed=st.integers(0, 255))
 def test_whatever_is_damaged_is_told(
     tmp_path_factory: pytest.TempPathFactory, place: float, length: int, seed: int

@@ -77,7 +77,7 @@ def cells(marks: dict[str, Any], grid_hw: tuple[int, int], picture_hw: tuple[int
     return inside_HW % 2 == 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 6), st.integers(1, 7), st.integers(0, 2**32 - 1))
 def test_lines_go_around_the_kept_cells_and_no_others(height: int, width: int, seed: int) -> None:
     kept_HW = np.random.default_rng(seed).random((height, width)) < 0.5

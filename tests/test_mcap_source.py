@@ -163,7 +163,7 @@ def test_velocities_where_there_are_no_positions(tmp_path: Path) -> None:
     assert frame.state is not None and frame.state.values_D.tolist() == [3.0, 4.0]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(order=st.permutations(range(12)), chunk_bytes=st.sampled_from([1, 4000, 20000]))
 def test_order_is_that_of_time_whatever_the_files_is(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], chunk_bytes: int

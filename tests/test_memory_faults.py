@@ -200,7 +200,7 @@ def test_any_question_may_be_asked(engine: Engine, words: str) -> None:
 
 
 @given(words=st.text(min_size=1, max_size=60))
-@example_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_words_may_be_searched_for(engine: Engine, words: str) -> None:
     session = engine.sessions[0] if engine.sessions else engine.session("cam")
     session.history.note("a red circle came by", Span(3.0, 4.0))

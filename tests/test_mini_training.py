@@ -86,7 +86,7 @@ def _lessons(witness: Witness, moment: int, asked: Asked) -> tuple[list[str], di
     return [NAMES[named[at]] for at in places], {key: [values[at] for at in places] for key, values in told.items()}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), num_frames=st.integers(1, 24), offset_s=st.sampled_from([0.0, 7.5, 40_000.0]))
 def test_what_names_recall_agrees_with_the_answers_of_the_world(seed: int, num_frames: int, offset_s: float) -> None:
     from mini_lessons import NAMES, frame_facts
@@ -112,7 +112,7 @@ def test_what_names_recall_agrees_with_the_answers_of_the_world(seed: int, num_f
         assert facts["came"][:, NAMES.index(name)].nonzero()[0].tolist() == [came]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000))
 def test_what_comes_next_agrees_with_the_question_for_it(seed: int) -> None:
     from mini_lessons import IGNORE, NAMES, recall
@@ -126,7 +126,7 @@ def test_what_comes_next_agrees_with_the_question_for_it(seed: int) -> None:
     assert told["name_then"] == [[*NAMES, "nothing"].index(asked.answer), IGNORE]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), num_frames=st.integers(2, 24))
 def test_what_came_and_left_since_agrees_with_the_question_for_it(seed: int, num_frames: int) -> None:
     from mini_data import Words
@@ -152,7 +152,7 @@ def test_what_came_and_left_since_agrees_with_the_question_for_it(seed: int, num
     assert following == [*news, "nothing"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), num_frames=st.integers(4, 24), kind=st.sampled_from(["order", "there"]))
 def test_each_name_of_an_answer_says_which_of_those_asked_about_is_next(seed: int, num_frames: int, kind: str) -> None:
     from mini_data import Words
@@ -216,7 +216,7 @@ def test_what_a_question_cannot_know_is_no_lesson() -> None:
     assert windowed["name_moment"] == [came] and windowed["name_rank"] == [IGNORE]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), thin=st.sampled_from([0.0, 0.9]))
 def test_what_is_dropped_says_nothing_new(seed: int, thin: float) -> None:
     from mini_data import Mix, draw_seen, draw_shares

@@ -173,7 +173,7 @@ int16, int32 = st.integers(-(2**15), 2**15 - 1), st.integers(-(2**31), 2**31 - 1
     rotation=st.sampled_from([0, 90, 180, -90]),
     grid_hw=st.tuples(st.integers(1, 9), st.integers(1, 9)),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_vectors_may_say_anything(
     rows: list[tuple[int, ...]], size: tuple[int, int], rotation: int, grid_hw: tuple[int, int]
 ) -> None:

@@ -14,7 +14,7 @@ from millpond.stream import Span
 # Shapes: N rows, D channels of a picture's vector.
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=900), st.integers(0, 2**32))
 def test_the_index_agrees_with_a_plain_list(steps: list[tuple[bool, float]], seed: int) -> None:
     made = np.random.default_rng(seed)

@@ -81,7 +81,7 @@ def test_resize_equals_pillow(how: Callable[..., torch.Tensor], filter: str, siz
     assert_equal_to_pillow(ours[0].permute(1, 2, 0).numpy(), theirs, share_off)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 90),
     st.integers(1, 90),

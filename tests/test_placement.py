@@ -28,7 +28,7 @@ def num_moves(placed: dict[str, str], now: dict[str, str], workers: dict[str, fl
 
 
 @given(homes, st.integers(0, 5), worker_sets)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_streams_of_one_weight(now: dict[str, str], num_new: int, workers: dict[str, float]) -> None:
     streams = dict.fromkeys([*now, *(f"new{i}" for i in range(num_new))], 1.0)
     placed = place(streams, workers, now)
@@ -43,7 +43,7 @@ def test_streams_of_one_weight(now: dict[str, str], num_new: int, workers: dict[
 
 
 @given(st.lists(st.sampled_from("abcx"), min_size=1, max_size=6), st.sampled_from(["ab", "abc", "bc"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_fewer_moves_would_do(homes_: list[str], alive: str) -> None:
     workers = dict.fromkeys(alive, 1.0)
     now = {str(i): home for i, home in enumerate(homes_)}
@@ -60,7 +60,7 @@ def test_no_fewer_moves_would_do(homes_: list[str], alive: str) -> None:
     st.sets(st.integers(0, 14).map(str)),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_streams_and_workers_of_all_kinds(streams, workers, now, pinned, random) -> None:  # type: ignore[no-untyped-def]
     placed = place(streams, workers, now, pinned=pinned)
     if not any(workers.values()):

@@ -205,7 +205,7 @@ def test_a_damaged_record_is_none_and_leaves_the_books(opened: Opened, raw: redi
     assert depot.get("kv", 1) == b"new"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(planted=st.binary(max_size=200), at=st.integers(0, 60), kept=st.booleans())
 def test_no_bytes_pass_that_were_not_put(opened: Opened, raw: redis.Redis, planted: bytes, at: int, kept: bool) -> None:
     depot = opened(f"session {next(_sessions)}")

@@ -53,7 +53,7 @@ def lone(**changes: object) -> World:
 
 
 @given(seeds, st.sampled_from([(96, 96), (64, 48), (31, 57)]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_moment_looks_the_same_whoever_asks(seed: int, size: tuple[int, int]) -> None:
     world, (width, height) = make_world(seed), size
     together = render(world, [0.0, 3.0, 7.5], width=width, height=height)
@@ -65,7 +65,7 @@ def test_a_moment_looks_the_same_whoever_asks(seed: int, size: tuple[int, int]) 
 
 
 @given(seeds)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_coverage_is_a_share_and_sums_to_one_at_most(seed: int) -> None:
     world = make_world(seed)
     cover_NOHW = render(world, [0.0, 2.2, 5.0, 9.7, 15.0], width=48, height=48).cover_NOHW
@@ -74,7 +74,7 @@ def test_coverage_is_a_share_and_sums_to_one_at_most(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_centre_of_an_object_has_its_colour(seed: int) -> None:
     world = make_world(seed)
     times_s = [0.0, 3.0, 6.0, 9.0, 12.0, 15.0]
@@ -93,7 +93,7 @@ def test_the_centre_of_an_object_has_its_colour(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_an_object_covers_what_it_should_when_it_should(seed: int) -> None:
     world = make_world(seed)
     for o, thing in enumerate(world.things):

@@ -90,7 +90,7 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     steps=steps,
     kind=st.sampled_from(["ram", "directory"]),

@@ -40,7 +40,7 @@ def test_a_run_in_which_nothing_was_scored_is_a_page_too(tmp_path: Path) -> None
     assert marks(made_page.figures["one"]) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(st.integers(0, 100), st.one_of(st.just(0.0), st.floats(1e-12, 1e18)), st.integers(0, 2**50)),

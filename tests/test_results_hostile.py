@@ -132,7 +132,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(sorted(RESULTS)), data=st.data())
 def test_any_value_anywhere_is_a_page_or_a_sentence(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     result = copy.deepcopy(RESULTS[kind])

@@ -207,7 +207,7 @@ mishaps = st.one_of(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(["raise", "flag"]),
     st.sampled_from(["arrival", "pts"]),

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond.pipeline.robot import camera as camera_module
@@ -243,7 +243,6 @@ def test_a_time_that_is_no_number_is_a_jump() -> None:
         CameraClock(0)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(-1e6, 1e6) | st.just(math.nan), st.floats(0.0, 100.0)),

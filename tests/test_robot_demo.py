@@ -91,7 +91,7 @@ seen_or_not = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(seen_or_not, max_size=80))
 def test_whatever_it_is_shown_it_moves_no_faster_than_it_may_and_never_blindly(
     demo: SimpleNamespace, ticks: list[tuple[float, float, float, float, bool] | None]

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond.pipeline import Answer, Engine, EngineConfig, HubStopped, Question, Timing
@@ -99,7 +99,6 @@ def test_of_what_is_offered_the_newest_that_is_due_waits() -> None:
 GAPS_S = st.lists(st.tuples(st.sampled_from([0.0, 0.0, 0.5, 3.0]), st.booleans()), min_size=1, max_size=40)
 
 
-@settings(deadline=None)
 @given(GAPS_S, st.floats(0.5, 20.0))
 def test_no_gap_is_lost_with_frames_that_are_not_due_or_overtaken(steps: list[tuple[float, bool]], fps: float) -> None:
     feed = OfferedFeed("top", RateSampler(fps))
@@ -113,7 +112,6 @@ def test_no_gap_is_lost_with_frames_that_are_not_due_or_overtaken(steps: list[tu
     assert last is not None and taken_s + last.gap_s == sum(gap_s for gap_s, _ in steps)
 
 
-@settings(deadline=None)
 @given(GAPS_S, st.floats(0.5, 20.0))
 def test_no_gap_is_lost_on_its_way_to_the_process(steps: list[tuple[float, bool]], fps: float) -> None:
     memory = ProcessMemory(ProcessMemoryConfig(fps=fps))

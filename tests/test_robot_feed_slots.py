@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond.pipeline.robot.perception import View
@@ -33,7 +33,6 @@ def is_whole(published: Published) -> bool:
     return bool((published.tokens_TD == float(published.number)).all())
 
 
-@settings(deadline=None)
 @given(st.integers(1, 4), st.lists(st.booleans(), max_size=60))
 def test_what_is_held_stays_and_the_newest_is_what_is_taken(num_held: int, takes: list[bool]) -> None:
     ring = made(num_held)
@@ -90,7 +89,6 @@ def test_what_is_the_newest_no_longer_is_not_held() -> None:
     assert taken is not None and taken.number == 1 and ring.may_be_written(overtaken.kept_T3)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3), st.integers(0, 6))
 def test_what_is_held_no_longer_is_told(num_held: int, num_more: int) -> None:
     ring = made(num_held)

@@ -108,7 +108,7 @@ def test_a_mask_is_copied_when_it_is_given(model: VideoLLM) -> None:
     assert list(run.fresh) == ["a"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.tuples(st.integers(1, 9), st.integers(1, 9)),
     st.tuples(st.integers(1, 9), st.integers(1, 9)),
@@ -131,7 +131,6 @@ def test_cells_under_a_mask_are_those_it_touches(mask_hw: tuple[int, int], grid_
             assert cells[row, column] == touched
 
 
-@settings(deadline=None)
 @given(
     st.tuples(st.integers(1, 30), st.integers(1, 30)),
     st.tuples(*[st.sampled_from([1.0, 27 / 28, 378 / 384, 0.9])] * 2),
@@ -195,7 +194,6 @@ def test_attention_that_is_none_is_refused(weights: torch.Tensor, message: str) 
 grids = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=3)
 
 
-@settings(deadline=None)
 @given(grids, st.integers(1, 120), st.integers(0, 10**6))
 def test_a_budget_is_kept_and_spent_on_what_is_marked_then_on_what_changed(
     grids_hw: list[tuple[int, int]], budget_tokens: int, seed: int
@@ -214,7 +212,6 @@ def test_a_budget_is_kept_and_spent_on_what_is_marked_then_on_what_changed(
     assert [len(places) for places in everything] == [h * w for h, w in grids_hw]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 64))
 def test_every_beginning_of_the_order_lies_over_the_whole_grid(height: int, width: int, num: int) -> None:
     order = spread_order((height, width))

@@ -169,7 +169,7 @@ SECTIONS = st.sampled_from(
 KEYS = st.sampled_from(["id", "source", "host", "port", "name", "at", "fps", "num_streams", "hosts", "token", "says"])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.dictionaries(
         SECTIONS, VALUES | st.dictionaries(KEYS, VALUES) | st.lists(st.dictionaries(KEYS, VALUES)), max_size=3

@@ -112,7 +112,7 @@ def test_after_all_that_it_answers_as_before(server: Served) -> None:
 
 
 @given(body=st.binary(max_size=300), kind=st.sampled_from(["application/json", "text/plain", "application/xml"]))
-@settings(max_examples=50, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=50, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_no_bytes_break_it(server: Served, body: bytes, kind: str) -> None:
     for path in ("/v1/chat/completions", "/v1/streams"):
         reply = server.client.post(path, content=body, headers={"Content-Type": kind})
@@ -120,7 +120,7 @@ def test_no_bytes_break_it(server: Served, body: bytes, kind: str) -> None:
 
 
 @given(path=st.text("./%2eEfF\\\0abv1streamsfront-jpg~?#é", max_size=40))
-@settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=100, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_no_path_breaks_it_or_leads_out(server: Served, path: str) -> None:
     for start in ("/", "/v1/streams/front/frames/", "/page/"):
         reply = server.client.get(

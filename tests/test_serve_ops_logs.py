@@ -120,7 +120,7 @@ def test_what_is_bound_to_a_request_is_in_its_lines(log: Log) -> None:
     assert [line.get("request_id") for line in log.lines()] == ["r-1", None]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text(max_size=60), where=st.sampled_from(["{}", "a {} b", "rtsp://u:{}@h/p", "x={}"]))
 def test_whatever_is_said_is_one_line_of_ascii(text: str, where: str) -> None:
     found = Log()

@@ -144,7 +144,7 @@ def test_no_client_can_make_up_a_series() -> None:
     assert values(scraped(client), "millpond_http_requests_in_progress") == {(): 1}, "the scrape itself"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(ids=st.lists(st.text(min_size=1, max_size=20), unique=True, max_size=6))
 def test_whatever_streams_are_called_the_parsers_read_it(ids: list[str]) -> None:
     client = make_client(PlainDesk([a_state(stream_id) for stream_id in ids]))

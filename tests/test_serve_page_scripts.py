@@ -19,7 +19,7 @@ from .page_server import page_server
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
 
-few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

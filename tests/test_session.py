@@ -325,7 +325,7 @@ actions = st.one_of(
 
 @pytest.mark.parametrize("family", ["llava_onevision", TWO_FRAMES])
 @given(st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_memory_keeps_to_its_limits_whatever_happens(family: str, data: st.DataObject) -> None:
     model = tiny(family)
     block_bytes = 30 * model.spec.kv.bytes_per_token

@@ -94,7 +94,7 @@ class SlabAgainstDict(RuleBasedStateMachine):
 
 
 TestSlabAgainstDict = SlabAgainstDict.TestCase
-TestSlabAgainstDict.settings = settings(deadline=None, max_examples=40, stateful_step_count=20)
+TestSlabAgainstDict.settings = settings(max_examples=40, stateful_step_count=20)
 
 
 @pytest.mark.parametrize(

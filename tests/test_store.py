@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millpond.memory import (
@@ -68,7 +68,6 @@ asks = st.builds(
 steps = st.lists(st.one_of(pushes, pushes, asks, st.just("sink"), st.just("forget")), max_size=50)
 
 
-@settings(deadline=None)
 @given(
     steps=steps,
     recent_frames=st.integers(1, 5),
@@ -225,7 +224,6 @@ def test_the_longest_stream_holds_no_more_than_the_first_minutes() -> None:
     memory.check()
 
 
-@settings(deadline=None)
 @given(budget_bytes=st.integers(0, 12_000))
 def test_the_index_does_not_outgrow_the_budget(budget_bytes: int) -> None:
     memory = Memory(MemoryConfig(codec="plain", recent_frames=1, budget_bytes=budget_bytes))

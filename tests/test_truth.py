@@ -78,7 +78,7 @@ makers = st.sampled_from([make_world, make_wide_world])
 
 
 @given(makers, seeds, st.integers(0, 15), st.sampled_from(sorted(WORDINGS)), st.integers(0, 99))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_answers_are_well_formed_and_causal(
     make: Callable[[int], World], seed: int, moment: int, kind: str, draw: int
 ) -> None:
@@ -251,7 +251,7 @@ def test_seconds_are_written_with_one_decimal_at_most(time_s: float, words: str)
 
 
 @given(seeds)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_what_is_seen_is_in_the_picture_and_what_is_not_is_not(seed: int) -> None:
     world = make_world(seed)
     witness = Witness(world, TIMES_S[::3])

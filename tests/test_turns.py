@@ -45,7 +45,7 @@ limits = st.fixed_dictionaries(
 
 
 @given(many_loads(), limits, st.randoms(use_true_random=False))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_turn_of_any_loads(loads: list[Load], limit: dict[str, int], random: Any) -> None:
     turn = next_turn(loads, **limit)
     by_id = {load.stream_id: load for load in loads}
@@ -186,7 +186,7 @@ class Machine:
     max_answers=st.integers(1, 6),
     patience=st.integers(1, 5),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_nothing_starves(
     answer_turns: list[int], kinds: list[str], max_frames: int, max_answers: int, patience: int
 ) -> None:

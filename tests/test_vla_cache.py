@@ -151,7 +151,7 @@ def test_black_is_like_black(policy: PI0Policy) -> None:
     assert run.state.reused_N.shape[0] == 2 * TOKENS  # type: ignore[attr-defined]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**16),
     num_cameras=st.integers(1, 3),
@@ -176,7 +176,7 @@ def test_what_is_reused_stands_still_is_not_at_work_and_the_surest_comes_first(
         assert len(set(mine) & set(chosen)) <= round(still * num_tokens)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(entropies=st.lists(st.floats(0, 5), min_size=1, max_size=18))
 def test_layers_whose_attention_spreads_reuse_less(entropies: list[float]) -> None:
     shares = reuse_shares(torch.tensor(entropies)).tolist()

@@ -132,7 +132,7 @@ def test_both_criteria_are_transformers_own_attention() -> None:
     assert float(meaning_N.std() / meaning_N.mean()) > 0.1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rows=st.lists(st.lists(st.floats(0, 1), min_size=6, max_size=6), min_size=1, max_size=4), decay=st.floats(0.1, 0.95)
 )
@@ -164,7 +164,7 @@ def test_a_dropped_token_can_come_back_by_action(policy: PI0Policy) -> None:
 
 
 @given(looked=st.lists(st.floats(0, 1e3), min_size=1, max_size=30), floor=st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shares_sum_to_one_and_none_is_under_the_floor(looked: list[float], floor: float) -> None:
     shares_N = with_floor(torch.tensor(looked), floor)
     torch.testing.assert_close(shares_N.sum(), torch.tensor(1.0), atol=1e-5, rtol=0)
@@ -172,7 +172,7 @@ def test_shares_sum_to_one_and_none_is_under_the_floor(looked: list[float], floo
     assert float(shares_N.min()) >= floor / len(looked) / (1 + floor) - 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), num_tokens=st.integers(1, 24), seed=st.integers(0, 2**16))
 def test_the_choice_is_that_of_the_words_of_the_paper(data: st.DataObject, num_tokens: int, seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)

@@ -130,7 +130,7 @@ times = st.one_of(st.none(), st.integers(0, 12).map(lambda n: n / 2))
 
 
 @given(st.lists(times, max_size=5), st.integers(1, 6), st.integers(1, 3))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_no_answer_knows_the_future(at_s: list[float | None], num_frames: int, chunk_frames: int) -> None:
     engine = engine_of(tiny("llava_onevision"), chunk_frames=chunk_frames, max_new_tokens=1)
     given_ = answers(engine, pictures(num_frames), *(Question(QUESTION, at_s=t) for t in at_s))

@@ -26,7 +26,7 @@ def worlds(num: int) -> list[World]:
 
 
 @given(seeds, st.sampled_from([4.0, 64.0, 86_400.0]), st.sampled_from([0.5, 1.0]), st.integers(0, MOST_THINGS))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_seed_makes_one_world_with_no_more_things_than_asked_for(
     seed: int, duration_s: float, step_s: float, max_things: int
 ) -> None:
@@ -45,7 +45,7 @@ def test_a_seed_makes_one_world_with_no_more_things_than_asked_for(
 
 
 @given(seeds)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_whatever_is_there_can_be_seen(seed: int) -> None:
     world = make_wide_world(seed)
     times_s = [float(n) for n in range(16)]

@@ -19,7 +19,7 @@ def worlds(num: int) -> list[World]:
 
 
 @given(seeds, st.sampled_from([4.0, 16.0, 90.0]), st.sampled_from([0.5, 1.0]), st.integers(0, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_seed_makes_one_world(seed: int, duration_s: float, step_s: float, max_things: int) -> None:
     world = make_world(seed, duration_s=duration_s, step_s=step_s, max_things=max_things)
     assert world == make_world(seed, duration_s=duration_s, step_s=step_s, max_things=max_things)
