@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from millpond.memory import KVBlock, Memory, MemoryConfig
 from millpond.memory.depot_keeper import DepotKeeper, read_blocks
-from millpond.memory.depots import Depot, DepotWriter, open_depot
+from millpond.memory.depots import Depot, DepotWriter, Kind, Payload, open_depot
+from millpond.memory.depots.ram import RamDepot
 from millpond.memory.keeper import AtRest
 
 from .blocks import SHAPE_LKD, make_block, same
@@ -128,6 +130,43 @@ def test_any_stream_comes_back(
         held = {*session.memory.older, *(block.id for block in session.memory.recent)}
         assert set(depot.numbers("kv")) == held, "what is let go is not at rest either"
         check_twins(session.memory, back(depot, config))
+
+
+class Killed(RamDepot):
+    """Holds what a process had written that waited for its disk, and was killed after so many records."""
+
+    def __init__(self, num_records: int) -> None:
+        super().__init__()
+        self.moves = threading.Event()
+        self._num_left = num_records
+
+    def put(self, kind: Kind, number: int, payload: Payload) -> None:
+        self.moves.wait(20.0)
+        self._num_left -= 1
+        if self._num_left >= 0:
+            super().put(kind, number, payload)
+
+
+@settings(max_examples=40)
+@given(num_blocks=st.integers(1, 12), num_records=st.integers(0, 16), recent_frames=st.integers(1, 4))
+def test_a_writer_that_is_killed_when_it_is_behind_leaves_a_beginning_and_perhaps_a_shorter_window(
+    num_blocks: int, num_records: int, recent_frames: int
+) -> None:
+    depot = Killed(num_records)
+    session = Session(depot, replace(SMALL, recent_frames=recent_frames, budget_bytes=10**6))
+    blocks = [make_block(float(n)) for n in range(num_blocks)]
+    for block in blocks:
+        session.memory.append(block)
+    depot.moves.set()
+    session.close()
+    memory = back(depot, session.memory.config)
+    num_known = len(list(depot.numbers("kv")))
+    # The one that the writer had in its hands may have been written again.
+    assert min(num_blocks, num_records - 1) <= num_known <= min(num_blocks, num_records)
+    assert [*memory.older, *(block.id for block in memory.recent)] == [block.id for block in blocks[:num_known]]
+    assert all(same(block, blocks[num_known - n]) for n, block in enumerate(reversed(memory.recent), 1))
+    never_left = max(0, num_known - max(0, num_blocks - recent_frames))
+    assert never_left <= len(memory.recent) <= recent_frames
 
 
 def test_numbers_go_on_after_those_that_came_back() -> None:
