@@ -37,8 +37,8 @@ HARD = (
     *("last", "count_now", "motion", "there", "count_group"),
 )
 """Kinds of questions that are asked that much more often than others: they come last, and need the most."""
-NEED_ALL = ("count_all", "first", "last", "list", "count_group", "order", "after", "motion", "new")
-"""Kinds that rest on more moments than one: they are asked of those who see all frames."""
+NEED_TURNS = ("count_all", "first", "last", "list", "count_group", "order", "after", "new")
+"""Kinds that rest on more moments than one: asked of those who see all frames, or all in which something came."""
 RECALLED = 8
 MOST_KNOWN = 100_000
 """Texts whose tokens are remembered."""
@@ -281,9 +281,10 @@ def join(packed: list[Packed], pad_id: int, window: int | None) -> dict[str, np.
 
 
 def _sees(asked: Asked, moment: int, witness: Witness, seen: Seen, rng: np.random.Generator) -> np.ndarray:
-    """Which frames a question sees: all up to its moment, or the recent ones and what was recalled for it."""
+    """Which frames a question sees: all up to its moment, or the recent ones and what was recalled for it: what it is
+    about, frames in which something came or left, any others."""
     sees_F = np.arange(len(witness.times_s)) <= moment
-    if seen.is_whole or asked.kind in NEED_ALL or rng.random() < 0.3:
+    if seen.is_whole or asked.kind == "motion" or rng.random() < 0.3:
         return sees_F
     recent_F = sees_F & (np.arange(len(sees_F)) > moment - seen.window)
     told_F = witness.times_s + witness.offset_s
@@ -291,7 +292,20 @@ def _sees(asked: Asked, moment: int, witness: Witness, seen: Seen, rng: np.rando
     if asked.answer in ("no", NOTHING):
         used_F = np.zeros_like(used_F)
     share = RECALLED / max(1, len(sees_F))
+    if asked.kind in NEED_TURNS or rng.random() < 0.5:
+        used_F |= _turns(witness, moment, rng)
+        share /= 4
     return recent_F | used_F | (sees_F & (rng.random(len(sees_F)) < share * rng.random()))
+
+
+def _turns(witness: Witness, moment: int, rng: np.random.Generator) -> np.ndarray:
+    """The frames up to a moment in which something came for the first time, and most of those in which it was gone."""
+    seen_NO = witness.seen_NO[: moment + 1]
+    turns_F = np.zeros(len(witness.times_s), dtype=bool)
+    turns_F[list(witness.first_seen(moment).values())] = True
+    left_F = np.flatnonzero((seen_NO[:-1] & ~seen_NO[1:]).any(axis=1)) + 1
+    turns_F[left_F[rng.random(len(left_F)) < 0.7]] = True
+    return turns_F
 
 
 class Clips(IterableDataset):

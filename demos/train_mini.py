@@ -81,7 +81,7 @@ STAGES = (
     Stage("again", 1200, Mix(1, 24, 6, 36, window=0.15, drop=0.5), 1.2e-3, 1.0, 0.3, 0.5, 8, 0.3),
     Stage("last", 1900, Mix(1, 64, 2, 48, window=0.2, drop=0.5), 1e-3, 1.0, 0.3, 0.3, 8, 0.3, True, 1),
     Stage("further", 1500, Mix(1, 24, 6, 36, window=0.15, drop=0.5), 1.2e-3, 1.0, 0.3, 0.5, 8, 0.3),
-    Stage("end", 1900, Mix(1, 64, 2, 48, window=0.2, drop=0.5), 1e-3, 1.0, 0.3, 0.3, 8, 0.3, True, 1),
+    Stage("end", 1900, Mix(1, 64, 2, 48, window=0.3, drop=0.5), 1e-3, 1.0, 0.3, 0.3, 8, 0.3, True, 1),
 )
 
 

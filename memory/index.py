@@ -33,8 +33,11 @@ class Index(ABC):
     """
 
     @abstractmethod
-    def describe(self, block: KVBlock) -> Tensor | None:
-        """The block's row: small, on the CPU, in storage of its own. None where this index needs none."""
+    def describe(self, block: KVBlock, after: KVBlock | None = None) -> Tensor | None:
+        """The block's row: small, on the CPU, in storage of its own. None where this index needs none.
+
+        after: the block that came next, where it is known.
+        """
 
     @abstractmethod
     def accepts(self, row: Tensor | None, spec: KVSpec) -> bool:

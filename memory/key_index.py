@@ -51,7 +51,7 @@ class KeyIndex(Index):
         sum_bytes = 0 if self._rows.ids else num_heads * spec.head_dim * self._sum_HD.itemsize
         return self._rows.num_bytes_with(num_heads, spec.head_dim) + sum_bytes + self._sum_HD.nbytes
 
-    def describe(self, block: KVBlock) -> Tensor:
+    def describe(self, block: KVBlock, after: KVBlock | None = None) -> Tensor:
         return _unit(mean_keys(block, self._layers(block.k_LKTD.shape[0]))).to("cpu", torch.bfloat16)
 
     def accepts(self, row: Tensor | None, spec: KVSpec) -> bool:
@@ -113,9 +113,7 @@ class KeyIndex(Index):
             raise RuntimeError(f"the sum of {len(fit)} rows is off by {off:.3g} in the index's books")
 
     def _layers(self, num_layers: int) -> list[int]:
-        """Which of the model's layers are kept: the middles of equal stretches."""
-        kept = num_layers if num_layers < 2 * self._max_layers else self._max_layers
-        return [(2 * i + 1) * num_layers // (2 * kept) for i in range(kept)]
+        return spread_layers(num_layers, self._max_layers)
 
     def _cosines(self, query_HD: Tensor) -> np.ndarray:
         """float64 [N]: the mean over heads of query x row, both of length 1."""
@@ -149,10 +147,22 @@ class KeyIndex(Index):
             )
 
 
+def spread_layers(num_layers: int, max_layers: int) -> list[int]:
+    """Which of a model's layers are looked at: the middles of equal stretches; all, where there are fewer than twice as
+    many."""
+    kept = num_layers if num_layers < 2 * max_layers else max_layers
+    return [(2 * i + 1) * num_layers // (2 * kept) for i in range(kept)]
+
+
+def visual_keys(block: KVBlock, layers: list[int] | slice) -> Tensor:
+    """[layers, K, T, D]: keys of the block's visual tokens, or of all where it has none."""
+    visual = block.visual if block.visual.start < block.visual.stop else slice(None)
+    return block.k_LKTD.detach()[layers][:, :, visual]
+
+
 def mean_keys(block: KVBlock, layers: list[int] | slice) -> Tensor:
     """float32 [layers, K, D]: the mean over the block's visual tokens, or over all where it has none."""
-    visual = block.visual if block.visual.start < block.visual.stop else slice(None)
-    return block.k_LKTD.detach()[layers][:, :, visual].mean(dim=2, dtype=torch.float32)
+    return visual_keys(block, layers).mean(dim=2, dtype=torch.float32)
 
 
 def finite_query(query: Tensor) -> Tensor:

@@ -144,13 +144,18 @@ class KeyRows:
         return self._column([chunk.start_n for chunk in self._chunks])
 
     @property
+    def id_N(self) -> np.ndarray:
+        """int64: the blocks' ids."""
+        return self._column([chunk.id_n for chunk in self._chunks])
+
+    @property
     def fit_N(self) -> np.ndarray:
         """bool: which rows may be named."""
         return self._column([chunk.fit_n for chunk in self._chunks])
 
     def best(self, score_N: np.ndarray, num_blocks: int, among: Collection[BlockId] | None = None) -> list[Scored]:
         """At most `num_blocks` fit rows of the highest scores, best first; of two alike the later block."""
-        id_N = self._column([chunk.id_n for chunk in self._chunks])
+        id_N = self.id_N
         allowed_N = self.fit_N & np.isfinite(score_N)
         if among is not None:
             allowed_N &= np.isin(id_N, np.fromiter(among, np.int64, len(among)))
@@ -172,7 +177,7 @@ class KeyRows:
         num_ids = len(self._row_by_id)
         if num_ids > num_rows or (num_ids == 0) != (num_rows == 0):
             raise RuntimeError(f"the index has room for {num_rows} rows, and says that it holds {num_ids}")
-        if num_ids and self._column([chunk.id_n for chunk in self._chunks]).tolist() != [
+        if num_ids and self.id_N.tolist() != [
             block_id for block_id, _ in sorted(self._row_by_id.items(), key=lambda item: item[1])
         ]:
             raise RuntimeError(f"the index's {num_ids} rows are of other blocks than its books say")

@@ -10,6 +10,7 @@ from ..stream.table import Table
 from .index import Index
 from .key_index import KeyIndex
 from .layer_index import LayerIndex
+from .novelty_index import MixedIndex, NoveltyIndex
 from .recent_index import RecentIndex
 
 
@@ -56,8 +57,7 @@ class ByKeyRetriever(Retriever):
     detrend: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_layers < 1:
-            raise ValueError(f"max_layers must be at least 1; got {self.max_layers}")
+        _check_layers(self.max_layers)
 
     def start(self) -> Index:
         return KeyIndex(self.max_layers, centred=self.centred, detrend=self.detrend)
@@ -101,11 +101,65 @@ class RecentRetriever(Retriever):
         return RecentIndex()
 
 
+@dataclass(frozen=True)
+class ByNoveltyRetriever(Retriever):
+    """The blocks in which something is most novel, whatever is asked.
+
+    A token is as novel as it is unlike all tokens of the block before, wherever they are: 1 less the largest cosine of
+    its keys with theirs. A block is as novel as its most novel token, so what comes is found however small it is.
+
+    Paper: Human-inspired Episodic Memory for Infinite Context LLMs (arXiv 2407.09450)
+    Differs from the paper: where a stretch of its own begins is told by keys of visual tokens, where EM-LLM takes the
+    model's surprise at each word and moves the borders by the graph of all keys; the first block of a stretch stands
+    for it, where EM-LLM recalls whole stretches by their fit to the question, and their neighbours.
+
+    max_layers: layers whose keys are compared, evenly spaced, at least 1; of a model with fewer than twice as many all.
+    """
+
+    needs_query: ClassVar[bool] = False
+    max_layers: int = 8
+
+    def __post_init__(self) -> None:
+        _check_layers(self.max_layers)
+
+    def start(self) -> Index:
+        return NoveltyIndex(self.max_layers)
+
+
+@dataclass(frozen=True)
+class ByKeyAndNoveltyRetriever(Retriever):
+    """Half of what `by_novelty` finds and half of what `by_key` finds, best first, in turns.
+
+    Paper: Human-inspired Episodic Memory for Infinite Context LLMs (arXiv 2407.09450)
+    Differs from the paper: it has what is similar and what is near in time take turns; here it is what is similar and
+    what is novel, each found as its own row says.
+
+    max_layers: of `by_key`, see there; of `by_novelty` as it comes.
+    """
+
+    needs_query: ClassVar[bool] = True
+    max_layers: int = 4
+
+    def __post_init__(self) -> None:
+        _check_layers(self.max_layers)
+
+    def start(self) -> Index:
+        by_key = KeyIndex(self.max_layers, centred=True, detrend=True)
+        return MixedIndex(NoveltyIndex(ByNoveltyRetriever.max_layers), by_key)
+
+
+def _check_layers(max_layers: int) -> None:
+    if max_layers < 1:
+        raise ValueError(f"max_layers must be at least 1; got {max_layers}")
+
+
 RETRIEVERS: Table[Retriever] = Table(
     "retriever",
     __package__ or "",
     {
         "by_key": "retrievers:ByKeyRetriever",
+        "by_key_and_novelty": "retrievers:ByKeyAndNoveltyRetriever",
+        "by_novelty": "retrievers:ByNoveltyRetriever",
         "per_layer": "retrievers:PerLayerRetriever",
         "recent": "retrievers:RecentRetriever",
     },

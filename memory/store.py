@@ -166,7 +166,7 @@ class Memory:
             return AppendResult((), ())
         _, leaving = self._recent.popitem(last=False)
         self._recent_bytes -= leaving.num_bytes
-        evicted = self._retire(leaving)
+        evicted = self._retire(leaving, next(iter(self._recent.values())))
         self._count_out(evicted)
         return AppendResult((leaving.id,), evicted)
 
@@ -281,8 +281,12 @@ class Memory:
             assert isinstance(block, KVBlock)
             self._recent[block.id] = owned_block(block)
             self._recent_bytes += block.num_bytes
-        for block, row in blocks[:num_packed]:
-            evicted += self._keep(block, row) if isinstance(block, PackedBlock) else self._retire(block)
+        for number, (block, row) in enumerate(blocks[:num_packed], start=1):
+            if isinstance(block, PackedBlock):
+                evicted += self._keep(block, row)
+            else:
+                after = blocks[number].block if number < len(blocks) else None
+                evicted += self._retire(block, after if isinstance(after, KVBlock) else None)
         self._count_out(tuple(evicted))
 
     def check(self) -> None:
@@ -346,12 +350,15 @@ class Memory:
         if evicted:
             self._keeper.let_go(evicted)
 
-    def _retire(self, block: KVBlock) -> tuple[BlockId, ...]:
-        """Prunes and packs a block that left the recent window, and keeps it; returns what is kept no more."""
+    def _retire(self, block: KVBlock, after: KVBlock | None) -> tuple[BlockId, ...]:
+        """Prunes and packs a block that left the recent window, and keeps it; returns what is kept no more.
+
+        after: the one that came next.
+        """
         pruned = self._pruning.prune(block, self.recent)
         if pruned is None:
             return (block.id,)
-        packed, row = self._codec.pack(pruned), self._index.describe(block)
+        packed, row = self._codec.pack(pruned), self._index.describe(block, after)
         evicted = self._keep(packed, row)
         if packed.id in self._older:
             self._keeper.kept(packed, row)

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from millpond.memory import RETRIEVERS, BlockId, Retriever
 from millpond.memory.index import Index
-from millpond.memory.retrievers import ByKeyRetriever, PerLayerRetriever, RecentRetriever
+from millpond.memory.retrievers import (
+    ByKeyAndNoveltyRetriever,
+    ByKeyRetriever,
+    ByNoveltyRetriever,
+    PerLayerRetriever,
+    RecentRetriever,
+)
 
 from .blocks import SHAPE_LKD, make_block
 from .method_docs import missing_from_docs
@@ -26,6 +32,8 @@ SETTINGS: dict[str, list[Retriever]] = {
         ByKeyRetriever(centred=False, detrend=False),
         ByKeyRetriever(max_layers=1, detrend=False),
     ],
+    "by_key_and_novelty": [ByKeyAndNoveltyRetriever(), ByKeyAndNoveltyRetriever(max_layers=1)],
+    "by_novelty": [ByNoveltyRetriever(), ByNoveltyRetriever(max_layers=1)],
     "per_layer": [PerLayerRetriever(), PerLayerRetriever("cosine")],
     "recent": [RecentRetriever()],
 }
@@ -58,7 +66,7 @@ def test_books_balance_and_answers_name_what_is_here(
         if step == "add":
             block = make_block(float(at))
             foretold_bytes = index.num_bytes_with(block.spec)
-            row = index.describe(block)
+            row = index.describe(block, make_block(at + 1.0))
             assert index.accepts(row, block.spec)
             index.add(block.id, row, block.span.start_s)
             here.append(block.id)
@@ -119,14 +127,15 @@ def test_what_came_and_went_before_leaves_no_trace(
     blocks = [make_block(0.5 * i, **({"k_LKTD": first.k_LKTD} if same_keys else {})) for i in range(40)]
     lived, opened = retriever.start(), retriever.start()
     gone = [make_block(-1.0 - i) for i in range(num_gone)]
+    row_by_id = {one.id: lived.describe(one, after) for one, after in zip(blocks, [*blocks[1:], None], strict=True)}
     for i, block in enumerate([*gone, *blocks]):
-        lived.add(block.id, lived.describe(block), block.span.start_s)
+        lived.add(block.id, row_by_id.get(block.id, lived.describe(block)), block.span.start_s)
         if i >= 10 and gone:
             lived.drop(gone.pop(0).id)
     for block in gone:
         lived.drop(block.id)
     for at in order:
-        opened.add(blocks[at].id, opened.describe(blocks[at]), blocks[at].span.start_s)
+        opened.add(blocks[at].id, row_by_id[blocks[at].id], blocks[at].span.start_s)
     query_LKD = torch.randn(SHAPE_LKD)
     assert lived.best(query_LKD, 40) == opened.best(query_LKD, 40)
     assert lived.best_by_layer(query_LKD, 7) == opened.best_by_layer(query_LKD, 7)
@@ -160,7 +169,8 @@ def test_refuses_a_row_that_it_did_not_make(retriever: Retriever) -> None:
     row = index.describe(block)
     if row is None:
         return
-    others = [None, row.float(), row[:, :1], row.flatten(), torch.cat([row, row])]
+    others = [None, row.float(), row[:, :0], row[:, :1], row.flatten(), torch.cat([row, row])]
+    others = [one for one in others if one is None or (one.dtype, one.shape) != (row.dtype, row.shape)]
     index.add(block.id, row, 0.0)
     for i, other in enumerate(others):
         assert not index.accepts(other, block.spec)
@@ -213,7 +223,8 @@ def test_recent_is_the_newest_first() -> None:
 
 
 def test_retrievers_refuse_settings() -> None:
-    with pytest.raises(ValueError, match="max_layers must be at least 1; got 0"):
-        ByKeyRetriever(max_layers=0)
+    for retriever in (ByKeyRetriever, ByNoveltyRetriever, ByKeyAndNoveltyRetriever):
+        with pytest.raises(ValueError, match="max_layers must be at least 1; got 0"):
+            retriever(max_layers=0)
     with pytest.raises(ValueError, match="similarity must be 'dot' or 'cosine'; got 'l2'"):
         PerLayerRetriever("l2")  # type: ignore[arg-type]
