@@ -45,7 +45,7 @@ class MemoryConfig:
     evictor: str | Evictor = "oldest"
     """Which block leaves when the budget is full: a row of EVICTORS."""
 
-    retriever: str | Retriever = "by_key"
+    retriever: str | Retriever = "by_key_and_novelty"
     """Which older blocks a question needs: a row of RETRIEVERS."""
 
     def __post_init__(self) -> None:

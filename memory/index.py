@@ -33,10 +33,13 @@ class Index(ABC):
     """
 
     @abstractmethod
-    def describe(self, block: KVBlock, after: KVBlock | None = None) -> Tensor | None:
+    def describe(
+        self, block: KVBlock, before: Tensor | None = None, after: KVBlock | Tensor | None = None
+    ) -> Tensor | None:
         """The block's row: small, on the CPU, in storage of its own. None where this index needs none.
 
-        after: the block that came next, where it is known.
+        before: the row of the block that came before, where that is known. after: the block that came next, or its row
+        where it is exact no more.
         """
 
     @abstractmethod

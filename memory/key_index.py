@@ -51,7 +51,7 @@ class KeyIndex(Index):
         sum_bytes = 0 if self._rows.ids else num_heads * spec.head_dim * self._sum_HD.itemsize
         return self._rows.num_bytes_with(num_heads, spec.head_dim) + sum_bytes + self._sum_HD.nbytes
 
-    def describe(self, block: KVBlock, after: KVBlock | None = None) -> Tensor:
+    def describe(self, block: KVBlock, before: Tensor | None = None, after: KVBlock | Tensor | None = None) -> Tensor:
         return _unit(mean_keys(block, self._layers(block.k_LKTD.shape[0]))).to("cpu", torch.bfloat16)
 
     def accepts(self, row: Tensor | None, spec: KVSpec) -> bool:

@@ -38,7 +38,7 @@ class LayerIndex(Index):
     def num_bytes_with(self, spec: KVSpec) -> int:
         return self._rows.num_bytes_with(spec.num_layers, spec.num_kv_heads * spec.head_dim)
 
-    def describe(self, block: KVBlock, after: KVBlock | None = None) -> Tensor:
+    def describe(self, block: KVBlock, before: Tensor | None = None, after: KVBlock | Tensor | None = None) -> Tensor:
         return mean_keys(block, slice(None)).flatten(1).to("cpu", torch.bfloat16)
 
     def accepts(self, row: Tensor | None, spec: KVSpec) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Set
 from itertools import chain, zip_longest
+from typing import TypeGuard
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +16,10 @@ from .key_rows import KeyRows
 
 # Shapes: L layers, S layers that are looked at, K key/value heads, T tokens, D channels per head, C = S * K * D
 # channels of a token, N rows.
+
+
+MOST_NOVEL = 2.0
+_SHAPE = (1, 2)
 
 
 def novelty(before: KVBlock, block: KVBlock, max_layers: int) -> Tensor:
@@ -30,9 +34,10 @@ def novelty(before: KVBlock, block: KVBlock, max_layers: int) -> Tensor:
 
 
 class NoveltyIndex(Index):
-    """Rows are [1, 1]: how novel the block is that came next. So a row is of two blocks that were both exact.
+    """Rows are [1, 2]: how novel the block is, which is its score, and how novel the one is that came next.
 
-    A block's score stands in the row of the one before it here; the first one scores as the most novel of the others.
+    The second is what the next block's row begins with: it is found while both are exact, and outlives that. A block
+    of which nobody knows what came before is as novel as any.
 
     max_layers: layers whose keys are compared, evenly spaced; all of a model that has fewer than twice that.
     """
@@ -50,17 +55,21 @@ class NoveltyIndex(Index):
         return self._rows.num_bytes
 
     def num_bytes_with(self, spec: KVSpec) -> int:
-        return self._rows.num_bytes_with(1, 1)
+        return self._rows.num_bytes_with(*_SHAPE)
 
-    def describe(self, block: KVBlock, after: KVBlock | None = None) -> Tensor:
-        value = torch.zeros(()) if after is None else novelty(block, after, self._max_layers)
-        return value.reshape(1, 1).to("cpu", torch.bfloat16)
+    def describe(self, block: KVBlock, before: Tensor | None = None, after: KVBlock | Tensor | None = None) -> Tensor:
+        row = torch.full(_SHAPE, MOST_NOVEL, dtype=torch.bfloat16)
+        if before is not None:
+            row[0, 0] = before[0, 1]
+        if after is not None:
+            row[0, 1] = after[0, 0] if isinstance(after, Tensor) else novelty(block, after, self._max_layers)
+        return row
 
     def accepts(self, row: Tensor | None, spec: KVSpec) -> bool:
-        return row is not None and row.dtype == torch.bfloat16 and tuple(row.shape) == (1, 1)
+        return row is not None and row.dtype == torch.bfloat16 and tuple(row.shape) == _SHAPE
 
     def add(self, block_id: BlockId, row: Tensor | None, start_s: float) -> None:
-        if row is None or row.dtype != torch.bfloat16 or tuple(row.shape) != (1, 1):
+        if row is None or row.dtype != torch.bfloat16 or tuple(row.shape) != _SHAPE:
             raise ValueError(f"the row of block {block_id} must be what describe() made of it; {_got(row)}")
         self._rows.add(block_id, row.detach().cpu(), start_s)
 
@@ -70,11 +79,7 @@ class NoveltyIndex(Index):
     def best(self, query_LKD: Tensor | None, num_blocks: int, among: Collection[BlockId] | None = None) -> list[Scored]:
         if not self._rows.ids:
             return []
-        next_N = self._rows.dots(torch.ones(1, 1, 1))[0, 0]
-        order_N = np.lexsort((self._rows.id_N, self._rows.start_N))
-        score_N = np.empty(len(next_N))
-        score_N[order_N[1:]] = next_N[order_N[:-1]]
-        score_N[order_N[0]] = next_N.max()
+        score_N = self._rows.dots(torch.tensor([[[1.0, 0.0]]]))[0, 0]
         return self._rows.best(score_N, num_blocks, among)
 
     def check(self) -> None:
@@ -84,7 +89,7 @@ class NoveltyIndex(Index):
 class MixedIndex(Index):
     """Takes turns: the most novel block, the one that fits the question best, the next of each, and so on, none twice.
 
-    Rows are [1 + S, K, D]: the first value is a row of `by_novelty`, what is beyond the first layer one of `by_key`.
+    Rows are [1 + S, K, D]: the first two values are a row of `by_novelty`, what follows their layer is one of `by_key`.
     """
 
     def __init__(self, by_novelty: NoveltyIndex, by_key: KeyIndex) -> None:
@@ -101,10 +106,12 @@ class MixedIndex(Index):
     def num_bytes_with(self, spec: KVSpec) -> int:
         return self._by_novelty.num_bytes_with(spec) + self._by_key.num_bytes_with(spec)
 
-    def describe(self, block: KVBlock, after: KVBlock | None = None) -> Tensor:
+    def describe(self, block: KVBlock, before: Tensor | None = None, after: KVBlock | Tensor | None = None) -> Tensor:
+        before = None if before is None else _novelty_row(before)
+        after = _novelty_row(after) if isinstance(after, Tensor) else after
         keys_SKD = self._by_key.describe(block)
         first_1KD = torch.zeros_like(keys_SKD[:1])
-        first_1KD[0, 0, :1] = self._by_novelty.describe(block, after)
+        first_1KD[0, :1, :2] = self._by_novelty.describe(block, before, after)
         return torch.cat([first_1KD, keys_SKD])
 
     def accepts(self, row: Tensor | None, spec: KVSpec) -> bool:
@@ -114,7 +121,7 @@ class MixedIndex(Index):
         if not _is_mixed(row):
             raise ValueError(f"the row of block {block_id} must be what describe() made of it; {_got(row)}")
         self._by_key.add(block_id, row[1:], start_s)
-        self._by_novelty.add(block_id, row[0, :1, :1], start_s)
+        self._by_novelty.add(block_id, _novelty_row(row), start_s)
 
     def drop(self, block_id: BlockId) -> None:
         self._by_key.drop(block_id)
@@ -144,8 +151,13 @@ def _unit_tokens(block: KVBlock, max_layers: int) -> Tensor:
     return torch.nn.functional.normalize(keys_SKTD, dim=-1).permute(2, 0, 1, 3).flatten(1) / num_heads**0.5
 
 
-def _is_mixed(row: Tensor | None) -> bool:
-    return row is not None and row.dtype == torch.bfloat16 and row.ndim == 3 and len(row) > 1
+def _is_mixed(row: Tensor | None) -> TypeGuard[Tensor]:
+    """Whether the first layer is there, and something after it."""
+    return row is not None and row.dtype == torch.bfloat16 and row.ndim == 3 and len(row) > 1 and row.shape[2] > 1
+
+
+def _novelty_row(row_SKD: Tensor) -> Tensor:
+    return row_SKD[0, :1, :2]
 
 
 def _got(row: Tensor | None) -> str:

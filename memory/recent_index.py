@@ -31,7 +31,9 @@ class RecentIndex(Index):
     def num_bytes_with(self, spec: KVSpec) -> int:
         return 0
 
-    def describe(self, block: KVBlock, after: KVBlock | None = None) -> Tensor | None:
+    def describe(
+        self, block: KVBlock, before: Tensor | None = None, after: KVBlock | Tensor | None = None
+    ) -> Tensor | None:
         return None
 
     def accepts(self, row: Tensor | None, spec: KVSpec) -> bool:

@@ -6,6 +6,7 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
@@ -70,6 +71,7 @@ class Memory:
         self._recent: OrderedDict[BlockId, KVBlock] = OrderedDict()
         self._older: dict[BlockId, Span] = {}  # in order of time
         self._older_ids: list[BlockId] = []  # the same, to be searched by time without being listed first
+        self._last_row: Tensor | None = None  # of the newest that left the recent window
         self._spec: KVSpec | None = None
         self._newest_start_s = float("-inf")
         self._sink_bytes = self._recent_bytes = 0
@@ -244,6 +246,7 @@ class Memory:
         self._recent.clear()
         self._recent_bytes = 0
         self._newest_start_s = float("-inf")
+        self._last_row = None
         self._pruning = self._pruner.start()
 
     def restore(self, came: Iterable[AtRest], gone: Iterable[BlockId] = ()) -> None:
@@ -281,12 +284,11 @@ class Memory:
             assert isinstance(block, KVBlock)
             self._recent[block.id] = owned_block(block)
             self._recent_bytes += block.num_bytes
-        for number, (block, row) in enumerate(blocks[:num_packed], start=1):
-            if isinstance(block, PackedBlock):
-                evicted += self._keep(block, row)
-            else:
-                after = blocks[number].block if number < len(blocks) else None
-                evicted += self._retire(block, after if isinstance(after, KVBlock) else None)
+        for (left, row), (after, its_row) in pairwise([*blocks, (None, None)][: num_packed + 1]):
+            if isinstance(left, PackedBlock):
+                evicted += self._keep(left, row)
+            elif left is not None:
+                evicted += self._retire(left, after if isinstance(after, KVBlock) else its_row)
         self._count_out(tuple(evicted))
 
     def check(self) -> None:
@@ -350,15 +352,13 @@ class Memory:
         if evicted:
             self._keeper.let_go(evicted)
 
-    def _retire(self, block: KVBlock, after: KVBlock | None) -> tuple[BlockId, ...]:
-        """Prunes and packs a block that left the recent window, and keeps it; returns what is kept no more.
-
-        after: the one that came next.
-        """
+    def _retire(self, block: KVBlock, after: KVBlock | Tensor | None) -> tuple[BlockId, ...]:
+        """Prunes, packs and keeps a block that left the recent window, before `after`; returns what is kept no more."""
         pruned = self._pruning.prune(block, self.recent)
         if pruned is None:
+            self._last_row = None
             return (block.id,)
-        packed, row = self._codec.pack(pruned), self._index.describe(block, after)
+        packed, row = self._codec.pack(pruned), self._index.describe(block, self._last_row, after)
         evicted = self._keep(packed, row)
         if packed.id in self._older:
             self._keeper.kept(packed, row)
@@ -366,7 +366,7 @@ class Memory:
 
     def _keep(self, packed: PackedBlock, row: Tensor | None) -> tuple[BlockId, ...]:
         """Keeps a packed block, after letting go what is in its way; returns what is kept no more."""
-        budget_bytes, spec = self.config.budget_bytes, packed.spec
+        budget_bytes, spec, self._last_row = self.config.budget_bytes, packed.spec, row
         if self._tier.num_bytes_alone(packed) + self._retriever.start().num_bytes_with(spec) > budget_bytes:
             return (packed.id,)
         evicted: list[BlockId] = []

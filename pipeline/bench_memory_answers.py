@@ -124,7 +124,7 @@ def methods(num_frames: int) -> list[Method]:
     kept: tuple[tuple[str, dict[str, Any]], ...] = (("", {}), (f" of {TARGET}", target))
     for label, parts in kept:
         for num_blocks in (8, 4) if num_frames == SHORT_FRAMES else (16, 8, 4):
-            for retriever in ("by_key", "per_layer", "recent"):
+            for retriever in ("by_key_and_novelty", "by_novelty", "by_key", "per_layer", "recent"):
                 name = f"{num_blocks} {retriever}{label}"
                 found.append(_method(name, "recall", retriever=retriever, recall_blocks=num_blocks, **parts))
         found += [_method(f"gate {gate}{label}", "recall", gate=gate, **parts) for gate in ("words", "auto")]

@@ -62,11 +62,12 @@ def test_books_balance_and_answers_name_what_is_here(
 ) -> None:
     index = retriever.start()
     here: list[BlockId] = []
+    row = None
     for at, step in enumerate(steps):
         if step == "add":
             block = make_block(float(at))
             foretold_bytes = index.num_bytes_with(block.spec)
-            row = index.describe(block, make_block(at + 1.0))
+            row = index.describe(block, row, make_block(at + 1.0))
             assert index.accepts(row, block.spec)
             index.add(block.id, row, block.span.start_s)
             here.append(block.id)
@@ -127,7 +128,9 @@ def test_what_came_and_went_before_leaves_no_trace(
     blocks = [make_block(0.5 * i, **({"k_LKTD": first.k_LKTD} if same_keys else {})) for i in range(40)]
     lived, opened = retriever.start(), retriever.start()
     gone = [make_block(-1.0 - i) for i in range(num_gone)]
-    row_by_id = {one.id: lived.describe(one, after) for one, after in zip(blocks, [*blocks[1:], None], strict=True)}
+    row, row_by_id = None, {}
+    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+        row = row_by_id[block.id] = lived.describe(block, row, after)
     for i, block in enumerate([*gone, *blocks]):
         lived.add(block.id, row_by_id.get(block.id, lived.describe(block)), block.span.start_s)
         if i >= 10 and gone:

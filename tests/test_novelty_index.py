@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from millpond.memory import KVBlock, Memory, MemoryConfig
-from millpond.memory.keeper import AtRest
-from millpond.memory.novelty_index import novelty
+from millpond.memory import KVBlock, Memory, MemoryConfig, PackedBlock
+from millpond.memory.keeper import AtRest, NoKeeper
+from millpond.memory.novelty_index import MOST_NOVEL, novelty
 from millpond.memory.retrievers import ByKeyAndNoveltyRetriever, ByKeyRetriever, ByNoveltyRetriever
 
 from .blocks import make_block
@@ -89,12 +90,12 @@ def test_the_blocks_in_which_something_came_are_the_first_to_be_found(
     assert {block.span.start_s for block in found} == {0.0, *map(float, came)}
 
 
-def test_the_first_block_that_is_left_scores_as_the_most_novel() -> None:
+def test_a_block_scores_as_its_novelty_and_one_that_nothing_came_before_as_the_most_novel() -> None:
     torch.manual_seed(0)
     blocks = stream({5, 9}, 14)
-    memory = filled(blocks)
-    first, *rest = (scored.score for scored in sorted(memory.rank(None, 12), key=lambda scored: scored.id))
-    assert first == max(rest)
+    scores = [scored.score for scored in sorted(filled(blocks).rank(None, 12), key=lambda scored: scored.id)]
+    novelties = [float(novelty(before, block, 8).bfloat16()) for before, block in pairwise(blocks)]
+    assert scores == [MOST_NOVEL, *novelties[:11]]
 
 
 def test_rows_outlive_their_blocks_pruned_and_packed_as_these_may_be() -> None:
@@ -104,13 +105,35 @@ def test_rows_outlive_their_blocks_pruned_and_packed_as_these_may_be() -> None:
     assert [one.score for one in exact.rank(None, 9)] == [one.score for one in coarse.rank(None, 9)]
 
 
-def test_exact_blocks_that_come_back_are_compared_with_what_came_next() -> None:
-    """As a memory does that finds more exact blocks at rest than its recent window has room for."""
+class Kept(NoKeeper):
+    """Blocks as they are at rest, packed with their rows."""
+
+    def __init__(self) -> None:
+        self.packed: list[AtRest] = []
+
+    def kept(self, block: PackedBlock, row: Tensor | None) -> None:
+        self.packed.append(AtRest(block, row))
+
+
+@given(exact=st.sets(st.integers(0, 9)))
+def test_a_memory_that_is_opened_again_knows_what_was_novel(exact: set[int]) -> None:
+    """Whatever a kill left exact, in the window or in the middle, and whatever comes after."""
     torch.manual_seed(0)
-    blocks = stream({4, 8}, 12)
-    lived, opened = filled(blocks), Memory(MemoryConfig(recent_frames=2, retriever="by_novelty"))
-    opened.restore([AtRest(block, None) for block in blocks])
-    assert opened.rank(None, 10) == lived.rank(None, 10)
+    blocks, keeper = stream({4, 8, 12, 14}, 16), Kept()
+    config = MemoryConfig(recent_frames=2, retriever="by_novelty", codec="int4")
+    lived, opened = Memory(config, keeper), Memory(config)
+    for block in blocks[:12]:
+        lived.append(block)
+    packed = {one.block.id: one for one in keeper.packed}
+    opened.restore(
+        AtRest(block, None) if number in exact or number >= 10 else packed[block.id]
+        for number, block in enumerate(blocks[:12])
+    )
+    assert opened.rank(None, 16) == lived.rank(None, 16)
+    for block in blocks[12:]:
+        lived.append(block)
+        opened.append(block)
+    assert opened.rank(None, 16) == lived.rank(None, 16)
 
 
 def test_turns_are_taken_by_what_is_novel_and_what_fits() -> None:
@@ -119,8 +142,10 @@ def test_turns_are_taken_by_what_is_novel_and_what_fits() -> None:
     query_LKD = torch.randn(SHAPE_LKD)
     indices = [kind().start() for kind in (ByNoveltyRetriever, ByKeyRetriever, ByKeyAndNoveltyRetriever)]
     for index in indices:
+        row = None
         for block, after in zip(blocks, [*blocks[1:], None], strict=True):
-            index.add(block.id, index.describe(block, after), block.span.start_s)
+            row = index.describe(block, row, after)
+            index.add(block.id, row, block.span.start_s)
     novel, fitting, mixed = ([scored.id for scored in index.best(query_LKD, 8)] for index in indices)
     assert set(novel) != set(fitting)
     assert mixed[:2] == list(dict.fromkeys([novel[0], fitting[0]]))[:2]

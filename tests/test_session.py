@@ -333,7 +333,7 @@ def test_memory_keeps_to_its_limits_whatever_happens(family: str, data: st.DataO
         recent_frames=data.draw(st.integers(1, 4)),
         budget_bytes=data.draw(st.sampled_from([0, block_bytes, 4 * block_bytes, 2**30])),
         recall_blocks=data.draw(st.integers(0, 3)),
-        retriever=data.draw(st.sampled_from(["by_key", "recent"])),
+        retriever=data.draw(st.sampled_from(["by_key", "by_key_and_novelty", "recent"])),
     )
     engine = engine_of(
         model,

@@ -25,7 +25,7 @@ from millpond.memory import (
 )
 from millpond.memory.cascade_tier import CascadeTier
 from millpond.memory.codecs.plain import PlainCodec
-from millpond.memory.retrievers import ByKeyRetriever
+from millpond.memory.retrievers import ByKeyAndNoveltyRetriever
 from millpond.memory.tiers import HostTier
 from millpond.stream import Span
 
@@ -34,7 +34,7 @@ from .blocks import SHAPE_LKD, make_block, same
 # Shapes: L layers, K key/value heads, T tokens, D channels per head.
 
 TOKEN_BYTES = PlainCodec().bytes_per_token(make_block().spec)
-INDEX_BYTES = ByKeyRetriever().start().num_bytes_with(make_block().spec)  # of the first rows
+INDEX_BYTES = ByKeyAndNoveltyRetriever().start().num_bytes_with(make_block().spec)  # of the first rows
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ steps = st.lists(st.one_of(pushes, pushes, asks, st.just("sink"), st.just("forge
     steps=steps,
     recent_frames=st.integers(1, 5),
     budget_bytes=st.one_of(st.just(0), st.integers(1, 30_000)),
-    retriever=st.sampled_from(["by_key", "recent"]),
+    retriever=st.sampled_from(["by_key", "by_key_and_novelty", "recent"]),
     tier=st.sampled_from(["host", "slab", partial(CascadeTier, device_bytes=2500)]),
 )
 def test_any_stream_stays_within_budget_and_in_balance(
@@ -161,7 +161,7 @@ def filled(num_blocks: int, **config: object) -> tuple[Memory, list[KVBlock]]:
 
 
 def test_recall_brings_back_what_the_question_points_at() -> None:
-    memory, blocks = filled(50, recent_frames=4)
+    memory, blocks = filled(50, recent_frames=4, retriever="by_key")
     recall = memory.recall(blocks[17].k_LKTD.mean(2), num_blocks=3)
     best = recall.blocks[recall.scores.index(max(recall.scores))]
     assert same(best, blocks[17])
