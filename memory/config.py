@@ -42,7 +42,7 @@ class MemoryConfig:
     tier: str | Callable[[], Tier] = "slab"
     """Where older blocks are kept: a row of TIERS, or what makes one."""
 
-    evictor: str | Evictor = "oldest"
+    evictor: str | Evictor = "least_novel"
     """Which block leaves when the budget is full: a row of EVICTORS."""
 
     retriever: str | Retriever = "by_key_and_novelty"

@@ -67,6 +67,10 @@ class Index(ABC):
         """What each layer of the query would choose for itself; here all choose alike."""
         return [self.best(query_LKD, num_blocks, among)] * len(query_LKD)
 
+    def novelty(self, block_id: BlockId) -> float | None:
+        """How novel a block that is here is, 0 to 2; None where this index does not know."""
+        return None
+
     @property
     @abstractmethod
     def ids(self) -> Set[BlockId]:

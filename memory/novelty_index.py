@@ -45,6 +45,7 @@ class NoveltyIndex(Index):
     def __init__(self, max_layers: int) -> None:
         self._max_layers = max_layers
         self._rows = KeyRows()
+        self._novelty_by_id: dict[BlockId, float] = {}  # the same, to be asked for one by one
 
     @property
     def ids(self) -> Set[BlockId]:
@@ -72,9 +73,14 @@ class NoveltyIndex(Index):
         if row is None or row.dtype != torch.bfloat16 or tuple(row.shape) != _SHAPE:
             raise ValueError(f"the row of block {block_id} must be what describe() made of it; {_got(row)}")
         self._rows.add(block_id, row.detach().cpu(), start_s)
+        self._novelty_by_id[block_id] = float(row[0, 0])
 
     def drop(self, block_id: BlockId) -> None:
         self._rows.drop(block_id)
+        del self._novelty_by_id[block_id]
+
+    def novelty(self, block_id: BlockId) -> float:
+        return self._novelty_by_id[block_id]
 
     def best(self, query_LKD: Tensor | None, num_blocks: int, among: Collection[BlockId] | None = None) -> list[Scored]:
         if not self._rows.ids:
@@ -84,6 +90,9 @@ class NoveltyIndex(Index):
 
     def check(self) -> None:
         self._rows.check()
+        held = {block_id: float(self._rows.get(block_id).x_HD[0, 0]) for block_id in self._rows.ids}
+        if held != self._novelty_by_id:
+            raise RuntimeError(f"{len(held)} blocks are held, and {len(self._novelty_by_id)}, or others, in the books")
 
 
 class MixedIndex(Index):
@@ -126,6 +135,9 @@ class MixedIndex(Index):
     def drop(self, block_id: BlockId) -> None:
         self._by_key.drop(block_id)
         self._by_novelty.drop(block_id)
+
+    def novelty(self, block_id: BlockId) -> float:
+        return self._by_novelty.novelty(block_id)
 
     def best(self, query_LKD: Tensor | None, num_blocks: int, among: Collection[BlockId] | None = None) -> list[Scored]:
         novel = self._by_novelty.best(None, num_blocks, among)

@@ -372,7 +372,7 @@ class Memory:
         evicted: list[BlockId] = []
         while self._tier.num_bytes_with(packed) + self._index.num_bytes_with(spec) > budget_bytes:
             # An emptied tier and index hold nothing, so an empty memory has room: this ends there at the latest.
-            evicted.append(self._evictor.choose(self.older))
+            evicted.append(self._evictor.choose(self.older, self._index.novelty))
             self._drop(evicted[-1])
         self._tier.put(packed)
         self._index.add(packed.id, row, packed.span.start_s)

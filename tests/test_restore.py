@@ -219,7 +219,7 @@ def test_other_limits_hold_from_the_reopening_on(recent_frames: int, budget_byte
             session.memory.append(make_block(float(n), num_tokens=4))
         session.close()
         known = [*session.memory.older, *(block.id for block in session.memory.recent)]
-        config = replace(SMALL, recent_frames=recent_frames, budget_bytes=budget_bytes)
+        config = replace(SMALL, recent_frames=recent_frames, budget_bytes=budget_bytes, evictor="oldest")
         memory = back(depot, config)
     recent = [block.id for block in memory.recent]
     # Those that were packed are exact no more, so a larger window fills with what comes.
