@@ -235,7 +235,7 @@ def pack(
         questions["labels"] += [IGNORE] * (len(question) - 1) + list(answer) + [IGNORE]
         questions["kinds"] += [list(WORDINGS).index(one.kind)] * num
         questions["question"] += [number] * num
-        sees_QF[number] = _sees(one, moment, witness, seen, rng)
+        sees_QF[number] = frames_seen(one, moment, witness, seen, rng)
         named = words.named((*question, *answer))
         told = recall(witness, one, moment, named, len(question), sees_QF[number], is_whole=seen.is_whole)
         for key, values in told.items():
@@ -280,7 +280,7 @@ def join(packed: list[Packed], pad_id: int, window: int | None) -> dict[str, np.
     return batch
 
 
-def _sees(asked: Asked, moment: int, witness: Witness, seen: Seen, rng: np.random.Generator) -> np.ndarray:
+def frames_seen(asked: Asked, moment: int, witness: Witness, seen: Seen, rng: np.random.Generator) -> np.ndarray:
     """Which frames a question sees: all up to its moment, or the recent ones and what was recalled for it: what it is
     about, frames in which something came or left, any others."""
     sees_F = np.arange(len(witness.times_s)) <= moment

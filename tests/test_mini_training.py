@@ -112,6 +112,29 @@ def test_what_names_recall_agrees_with_the_answers_of_the_world(seed: int, num_f
         assert facts["came"][:, NAMES.index(name)].nonzero()[0].tolist() == [came]
 
 
+@given(
+    seed=st.integers(0, 10_000),
+    num_frames=st.integers(8, 40),
+    kind=st.sampled_from(["list", "count_all", "first", "last"]),
+)
+def test_what_is_recalled_for_a_question_about_everything_is_enough_to_answer_it(
+    seed: int, num_frames: int, kind: str
+) -> None:
+    from mini_data import Seen, frames_seen
+
+    world = make_wide_world(seed, duration_s=float(num_frames), max_things=8)
+    times_s, moment, rng = np.arange(float(num_frames)), num_frames - 1, np.random.default_rng(seed)
+    witness = Witness(world, times_s)
+    asked = witness.ask(kind, moment, rng)
+    if asked is None:
+        return
+    sees_F = frames_seen(asked, moment, witness, Seen(window=5, kept_FV=np.ones((num_frames, 37), dtype=bool)), rng)
+    assert sees_F[-5:].all()
+    recalled = Witness(world, times_s[sees_F])
+    again = recalled.ask(kind, len(recalled.times_s) - 1, rng)
+    assert again is not None and again.answer == asked.answer
+
+
 @settings(max_examples=40)
 @given(seed=st.integers(0, 10_000))
 def test_what_comes_next_agrees_with_the_question_for_it(seed: int) -> None:
