@@ -26,7 +26,7 @@ from .session import Session
 # Shapes: M words of a question, D channels of the language model.
 
 # The built-in model was trained on up to 64 frames at a time, of 37 tokens each; real ones have more tokens a frame.
-MINI_MEMORY = MemoryConfig(recent_frames=16, recall_blocks=24)
+MINI_MEMORY = MemoryConfig(recent_frames=16, recall_blocks=16)
 
 # What a tower that can be taken apart offers to compressors.
 TOWER_NEEDS = (Need.PIXELS, Need.CLS, Need.RECEIVED, Need.FEATURES)
