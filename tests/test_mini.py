@@ -15,11 +15,13 @@ from millpond.stream.truth import WORDINGS
 
 from .pil_world import draw_sprites, write_clip
 
-LEAST = {"16": 0.95, "64": 0.93}
+LEAST = {"16": 0.97, "64": 0.95}
 """By number of frames: the share of right answers over all kinds of questions."""
 LEAST_OF_A_KIND = 0.9
-WEAK = {"new"}
-"""What these weights have not learned well yet: nothing is promised of it."""
+WEAK = {"count_all"}
+"""What these weights have not learned well yet, over a minute."""
+GUESSED = {"new"}
+"""Of which most is said by "nothing": over a minute, little is new in the last seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_a_model_that_does_not_look_is_right_about_little(measured: dict[str, An
     for row in measured["lengths"].values():
         assert row["interval"][0] > row["blind_accuracy"] + 0.4
         for kind, one in row["by_type"].items():
-            assert one["accuracy"] > one["blind_accuracy"] + (0.1 if kind in WEAK else 0.2), kind
+            assert one["accuracy"] > one["blind_accuracy"] + (0.1 if kind in GUESSED else 0.2), kind
 
 
 def test_it_answers_about_clips_that_another_painter_made(tmp_path: Path) -> None:
