@@ -45,8 +45,9 @@ def config(pruner: str = "live_vlm") -> EngineConfig:
     """Tiers so small that they fill, and blocks are evicted, while a child lives.
 
     In a slab, what came and went before decides whether one block more has room; in a dictionary only its bytes do.
+    There the oldest go, so that what stays has no gap.
     """
-    tier = "slab" if pruner == "novel" else "host"
+    tier, evictor = ("slab", "least_novel") if pruner == "novel" else ("host", "oldest")
     return EngineConfig(
         memory=MemoryConfig(
             recent_frames=4,
@@ -54,6 +55,7 @@ def config(pruner: str = "live_vlm") -> EngineConfig:
             budget_bytes=80_000 * NUM_LAYERS,
             pruner=pruner,
             tier=tier,
+            evictor=evictor,
             codec="adaptive",
         ),
         history=HistoryConfig(flush_every_s=FLUSH_EVERY_S, archive_bytes=4 * 2**20, log_bytes=2**20),

@@ -13,7 +13,7 @@ from .watched import engine_of, pictures, tiny
 
 FRAMES = pictures(22)
 QUESTION = "What color is the circle?"
-OTHER = "Where is the red square?"
+OTHER = "What happened in the video?"
 
 
 @pytest.fixture(scope="module", params=["llava_onevision", "qwen2_vl"])
