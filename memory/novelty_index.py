@@ -15,8 +15,7 @@ from .key_index import KeyIndex, spread_layers, visual_keys
 from .key_rows import KeyRows
 
 # Shapes: L layers, S layers that are looked at, K key/value heads, T tokens, D channels per head, C = S * K * D
-# channels of a token, N rows.
-
+# channels of a token.
 
 MOST_NOVEL = 2.0
 _SHAPE = (1, 2)
@@ -30,7 +29,7 @@ def novelty(before: KVBlock, block: KVBlock, max_layers: int) -> Tensor:
     may be.
     """
     old_TC, new_TC = _unit_tokens(before, max_layers), _unit_tokens(block, max_layers)
-    return 1 - (new_TC @ old_TC.T).amax(dim=1).min()
+    return (1 - (new_TC @ old_TC.T).amax(dim=1).min()).clamp(0.0, MOST_NOVEL)
 
 
 class NoveltyIndex(Index):
@@ -67,10 +66,10 @@ class NoveltyIndex(Index):
         return row
 
     def accepts(self, row: Tensor | None, spec: KVSpec) -> bool:
-        return row is not None and row.dtype == torch.bfloat16 and tuple(row.shape) == _SHAPE
+        return _is_novelty(row)
 
     def add(self, block_id: BlockId, row: Tensor | None, start_s: float) -> None:
-        if row is None or row.dtype != torch.bfloat16 or tuple(row.shape) != _SHAPE:
+        if not _is_novelty(row):
             raise ValueError(f"the row of block {block_id} must be what describe() made of it; {_got(row)}")
         self._rows.add(block_id, row.detach().cpu(), start_s)
         self._novelty_by_id[block_id] = float(row[0, 0])
@@ -163,9 +162,15 @@ def _unit_tokens(block: KVBlock, max_layers: int) -> Tensor:
     return torch.nn.functional.normalize(keys_SKTD, dim=-1).permute(2, 0, 1, 3).flatten(1) / num_heads**0.5
 
 
+def _is_novelty(row: Tensor | None) -> TypeGuard[Tensor]:
+    if row is None or row.dtype != torch.bfloat16 or tuple(row.shape) != _SHAPE:
+        return False
+    return bool(((row >= 0) & (row <= MOST_NOVEL)).all())
+
+
 def _is_mixed(row: Tensor | None) -> TypeGuard[Tensor]:
-    """Whether the first layer is there, and something after it."""
-    return row is not None and row.dtype == torch.bfloat16 and row.ndim == 3 and len(row) > 1 and row.shape[2] > 1
+    """Whether the first layer begins with novelty, and something comes after it."""
+    return row is not None and row.ndim == 3 and len(row) > 1 and _is_novelty(_novelty_row(row))
 
 
 def _novelty_row(row_SKD: Tensor) -> Tensor:
@@ -173,4 +178,6 @@ def _novelty_row(row_SKD: Tensor) -> Tensor:
 
 
 def _got(row: Tensor | None) -> str:
-    return "got none" if row is None else f"got {row.dtype} of shape {tuple(row.shape)}"
+    if row is None:
+        return "got none"
+    return f"novelty is from 0 to {MOST_NOVEL:g}; got {row.dtype} of shape {tuple(row.shape)}: {row.flatten()[:2].tolist()}"

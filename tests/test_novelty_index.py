@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from millpond.memory import KVBlock, Memory, MemoryConfig, PackedBlock
+from millpond.memory import KVBlock, Memory, MemoryConfig, PackedBlock, Retriever
 from millpond.memory.keeper import AtRest, NoKeeper
 from millpond.memory.novelty_index import MOST_NOVEL, novelty
 from millpond.memory.retrievers import ByKeyAndNoveltyRetriever, ByKeyRetriever, ByNoveltyRetriever
@@ -157,3 +157,20 @@ def test_turns_are_taken_by_what_is_novel_and_what_fits() -> None:
 def test_blocks_without_a_picture_are_compared_all_the_same() -> None:
     words = replace(make_block(num_tokens=3, shape_LKD=SHAPE_LKD), num_before=3)
     assert 0 <= float(novelty(words, words, 8)) < 1e-5
+
+
+@pytest.mark.parametrize("retriever", [ByNoveltyRetriever(), ByKeyAndNoveltyRetriever()])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5, 2.5])
+def test_no_block_is_more_novel_than_can_be(retriever: Retriever, value: float) -> None:
+    """Rows come from disks and servers."""
+    index, block = retriever.start(), make_block(shape_LKD=SHAPE_LKD)
+    row = index.describe(block)
+    assert row is not None and index.accepts(row, block.spec)
+    for at in (0, 1):
+        other = row.clone()
+        other.view(-1)[at] = value
+        assert not index.accepts(other, block.spec)
+        with pytest.raises(ValueError, match="must be what describe"):
+            index.add(block.id, other, 0.0)
+    index.check()
+    assert not index.ids
