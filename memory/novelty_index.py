@@ -180,4 +180,5 @@ def _novelty_row(row_SKD: Tensor) -> Tensor:
 def _got(row: Tensor | None) -> str:
     if row is None:
         return "got none"
-    return f"novelty is from 0 to {MOST_NOVEL:g}; got {row.dtype} of shape {tuple(row.shape)}: {row.flatten()[:2].tolist()}"
+    begins = row.flatten()[:2].tolist()
+    return f"novelty is from 0 to {MOST_NOVEL:g}; got {row.dtype} of shape {tuple(row.shape)} that begins with {begins}"
