@@ -42,6 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(0))
 
 
+@pytest.fixture(autouse=hasattr(os, "sched_getscheduler"))
+def nobody_becomes_real_time() -> Iterator[None]:
+    """What a test starts is scheduled as the test is: as real time, it would keep everybody else from running."""
+    before = os.sched_getscheduler(0)
+    yield
+    assert os.sched_getscheduler(0) == before, "a library changed how this thread is scheduled"
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """For who compares sums to the last bit, whatever OMP_NUM_THREADS says."""
