@@ -12,6 +12,7 @@ from ..encoders import Row, Text, VideoLLM
 from ..memory import CODECS, PRUNERS, BlockId, KVBlock, KVSpec, Memory, MemoryConfig, PackedBlock, Pruner, Recall
 from ..memory.codecs.plain import PlainCodec
 from ..memory.keeper import Keeper
+from ..memory.pruners.key_diff import KeyDiff
 from ..memory.pruners.novel import Novel
 from ..memory.recall_gate import RECALL_GATES
 from ..stream import Frame
@@ -25,7 +26,7 @@ from .generate import Prompt, generate
 
 RECENT_FRAMES = 4
 SHORT_FRAMES, LONG_FRAMES = 16, 32
-FULL, TARGET = "full", "novel+adaptive"
+FULL, TARGET = "full", "key_diff+adaptive"
 KEEP_TOKENS = 9  # of the built-in model's 37 a frame
 
 _EVERYTHING = 1000  # blocks: more than any world has
@@ -104,8 +105,8 @@ class Tried(NamedTuple):
 
 
 def target_pruner() -> Pruner:
-    """The settings that worlds from seed 5000 on showed to be enough."""
-    return Novel(keep_tokens=16, least=0.3, refresh_blocks=16)
+    """What worlds from seed 5000 on showed to be enough."""
+    return KeyDiff(keep_tokens=6)
 
 
 def methods(num_frames: int) -> list[Method]:
@@ -119,7 +120,8 @@ def methods(num_frames: int) -> list[Method]:
         pruners = [name for name in PRUNERS if name != "none"]
         found += [_method(f"pruner {name}", "pruner", pruner=_few(name), codec=halved) for name in pruners]
         found += [_method(f"{name}+int2", "both", pruner=_few(name), codec="int2") for name in ("live_vlm", "look_m")]
-    found += [_method(f"novel+{name}", "both", pruner=target_pruner(), codec=name) for name in ("int4", "vidkv")]
+    novel = Novel(keep_tokens=16, least=0.3, refresh_blocks=16)
+    found += [_method(f"novel+{name}", "both", pruner=novel, codec=name) for name in ("int4", "vidkv", "adaptive")]
     found.append(_method(TARGET, "both", **target))
     kept: tuple[tuple[str, dict[str, Any]], ...] = (("", {}), (f" of {TARGET}", target))
     for label, parts in kept:

@@ -71,7 +71,8 @@ def method(name: str) -> Method:
 def test_every_codec_pruner_and_retriever_is_tried_once() -> None:
     tried = methods(16)
     assert len({one.name for one in tried}) == len(tried) and tried[0].name == FULL
-    assert [one.name for one in methods(32) if one.about != "recall"][::3] == [FULL, TARGET]
+    longer = [one.name for one in methods(32) if one.about != "recall"]
+    assert (longer[0], longer[-1]) == (FULL, TARGET)
 
     def named(part: str) -> set[str]:
         used = (getattr(one.memory, part) for one in tried)
@@ -138,7 +139,7 @@ def test_figures_are_of_pairs(monkeypatch: pytest.MonkeyPatch, model: VideoLLM) 
         assert row["answers_kept"] == pytest.approx(row["accuracy"] / full["accuracy"])
         assert row["interval"][0] <= row["accuracy"] <= row["interval"][1] and row["num_questions"] >= 36
     assert rows["no recall"]["accuracy"] < full["accuracy"], "there is something to remember"
-    assert rows[TARGET]["settings"] == "keep_tokens=16, refresh_blocks=16, least=0.3" and full["settings"] == ""
+    assert rows[TARGET]["settings"] == "keep_tokens=6" and full["settings"] == ""
 
 
 # The day.
