@@ -17,7 +17,7 @@ from ..memory import MemoryConfig
 from ..stream import Frame, Span
 from ..stream.render import render
 from ..stream.world import make_world
-from .bench_memory_answers import target_pruner
+from .bench_memory_answers import novel_pruner
 from .config import EngineConfig, HistoryConfig, NarrationConfig
 from .engine import Engine
 from .session import Session
@@ -66,7 +66,7 @@ def measure_day(model: VideoLLM, num_frames: int) -> dict[str, Any]:
         raise ValueError(f"a day needs at least 400 frames, to have a beginning and an end; got {num_frames}")
     memory_bytes, archive_bytes, log_bytes = _caps(num_frames)
     config = EngineConfig(
-        memory=MemoryConfig(budget_bytes=memory_bytes, recall_blocks=4, pruner=target_pruner(), codec="adaptive"),
+        memory=MemoryConfig(budget_bytes=memory_bytes, recall_blocks=4, pruner=novel_pruner(), codec="adaptive"),
         history=HistoryConfig(archive_bytes=archive_bytes, log_bytes=log_bytes),
         narration=NarrationConfig(min_gap_s=60.0, max_gap_s=60.0),
         chunk_frames=_CHUNK_FRAMES,
