@@ -5,8 +5,8 @@ and comes to what it would have come to, with as many processes.
     python demos/train_mini.py --out runs/mini --export encoders/mini
 
 Stages: look (what covers each patch, and the words for it), one frame, a few frames, many frames, long clips, and a
-cool-down over all of them; then many frames and a cool-down again. On a CPU, glibc gives large buffers back after each
-use, and getting them again costs half the time; set MALLOC_MMAP_THRESHOLD_=4294967296
+cool-down over all of them; then, twice, many frames and a cool-down again. On a CPU, glibc gives large buffers back
+after each use, and getting them again costs half the time; set MALLOC_MMAP_THRESHOLD_=4294967296
 MALLOC_TRIM_THRESHOLD_=8589934592 to have it keep them.
 """
 
