@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+
+from .scheduling import as_scheduled
 
 # Shapes: H rows, W columns, 3 colours.
 
@@ -38,20 +38,6 @@ def number_of(rgb_HW3: np.ndarray) -> int:
     bar = width // NUM_BITS
     row = rgb_HW3[height // 2 - 4 : height // 2 + 4].mean(axis=(0, 2))
     return sum(1 << bit for bit in range(NUM_BITS) if row[bit * bar + 4 : (bit + 1) * bar - 4].mean() > 128)
-
-
-@contextmanager
-def as_scheduled() -> Iterator[None]:
-    """SVT-AV1, as root, makes who opens it a real-time thread, and so all that this one starts from then on: Ray,
-    browsers, whole tests. Such processes leave all others a twentieth of the machine, for as long as they are busy."""
-    if not hasattr(os, "sched_getscheduler"):
-        yield
-        return
-    before, param = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, before, param)
 
 
 @as_scheduled()

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from .scheduling import as_scheduled, policy
+
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
 
@@ -42,12 +44,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(0))
 
 
-@pytest.fixture(autouse=hasattr(os, "sched_getscheduler"))
+@pytest.fixture(autouse=True)
 def nobody_becomes_real_time() -> Iterator[None]:
     """What a test starts is scheduled as the test is: as real time, it would keep everybody else from running."""
-    before = os.sched_getscheduler(0)
-    yield
-    assert os.sched_getscheduler(0) == before, "a library changed how this thread is scheduled"
+    before = policy()
+    with as_scheduled():  # the others are not to bear what one did
+        yield
+        assert policy() == before, "a library changed how this thread is scheduled"
 
 
 @pytest.fixture(scope="module")
